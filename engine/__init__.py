@@ -1,0 +1,1 @@
+"""The distributed job: sources, ingest, label, filter, export and their command line."""

@@ -1,0 +1,1 @@
+"""External box-labelled datasets, one file a format behind one protocol."""

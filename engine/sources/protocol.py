@@ -1,0 +1,115 @@
+"""The contract between ingest and every external box-labelled dataset.
+
+A source only *reads and translates*: it yields what it found, row by row, as Arrow batches with
+one of three schemas, in any order, and holds no more than a batch. It does not open images, join,
+deduplicate, clip or drop: `engine.plan` does that once for all formats, with the ledger at hand.
+A row that a source cannot translate is yielded all the same, with its `defect` set, so that it is
+counted. Only a file that is not well-formed at all raises (`SourceSyntaxError`, `InputError`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+import pyarrow as pa
+
+IMAGE_ENTRIES = pa.schema(
+    [
+        pa.field("source_image_id", pa.string(), nullable=False),
+        # Relative to the image root, as the source writes it; null with a defect.
+        pa.field("file_name", pa.string()),
+        # The size the source declares; null where it declares none.
+        pa.field("height", pa.int32()),
+        pa.field("width", pa.int32()),
+        # Federated labels: categories not labelled exhaustively / verified absent (LVIS, OpenImages).
+        pa.field("not_exhaustive", pa.list_(pa.string())),
+        pa.field("negative", pa.list_(pa.string())),
+        # A ledger word, such as "malformed_image_entry"; null for a good row.
+        pa.field("defect", pa.string()),
+    ]
+)
+"""`not_exhaustive` and `negative` hold source category ids."""
+
+CATEGORY_ENTRIES = pa.schema(
+    [
+        pa.field("source_category_id", pa.string(), nullable=False),
+        pa.field("name", pa.string(), nullable=False),
+        pa.field("supercategory", pa.string()),
+    ]
+)
+
+ANNOTATION_ENTRIES = pa.schema(
+    [
+        pa.field("source_image_id", pa.string(), nullable=False),
+        # Null where the source has no ids of its own (YOLO, VOC, plain CSV).
+        pa.field("source_annotation_id", pa.string()),
+        pa.field("source_category_id", pa.string(), nullable=False),
+        # As the source has it, NaN and all, in `Source.box_unit`. Null with a defect.
+        pa.field("box_xyxy", pa.list_(pa.float64(), 4)),
+        pa.field("is_crowd", pa.bool_(), nullable=False),
+        pa.field("is_group_of", pa.bool_(), nullable=False),
+        # Anything else worth keeping: "occluded", "truncated", "depiction", "inside", "difficult".
+        pa.field("flags", pa.list_(pa.string())),
+        # A detector's score, where the boxes are detections.
+        pa.field("score", pa.float32()),
+        # COCO `segmentation` as JSON bytes, coordinates in `Source.box_unit`; null without one.
+        pa.field("segmentation", pa.binary()),
+        # A ledger word, such as "malformed_box"; null for a good row.
+        pa.field("defect", pa.string()),
+    ]
+)
+
+BATCH_ROWS = 20_000
+"""What a source aims at for one batch."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceBatch:
+    """Rows of one kind; `table` has that kind's schema above."""
+
+    kind: Literal["images", "categories", "annotations"]
+    table: pa.Table
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceConfig:
+    """One external dataset, as a job file or the command line names it.
+
+    Attributes:
+        format: a name of `engine.sources.registry`.
+        annotations: folder or file, local path or any fsspec URL.
+        images: the image root, a folder or any fsspec URL; every `file_name` is below it.
+        name: what the dataset is called in ids and exports; stable, since ids depend on it.
+        options: the format's own settings; unknown ones are refused.
+    """
+
+    format: str
+    annotations: str
+    images: str
+    name: str
+    options: Mapping[str, str | int | float | bool] = field(default_factory=dict)
+
+
+class Source(Protocol):
+    """One external dataset, opened."""
+
+    @property
+    def box_unit(self) -> Literal["pixel", "relative"]:
+        """Whether coordinates are pixels or shares of the image's width and height."""
+        ...
+
+    @property
+    def images_implied(self) -> bool:
+        """True if image entries are derived from annotation rows and may repeat."""
+        ...
+
+    def scan(self) -> Iterator[SourceBatch]:
+        """Every category, image and annotation of the dataset, once, in a fixed order.
+
+        Raises:
+            SourceSyntaxError: a file is not well-formed (with line and column).
+            InputError: a file is missing, empty, or not of this format.
+        """
+        ...
