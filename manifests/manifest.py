@@ -1,0 +1,144 @@
+"""A manifest: which object holds which shard of which layer, as one Parquet table."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from manifests.errors import ObjectDamagedError
+from manifests.store import Store
+
+SCHEMA = pa.schema(
+    [
+        pa.field("shard", pa.string(), nullable=False),
+        pa.field("layer", pa.string(), nullable=False),
+        pa.field("object", pa.string(), nullable=False),
+        pa.field("rows", pa.int64(), nullable=False),
+        pa.field("bytes", pa.int64(), nullable=False),
+        # Objects the cell was computed from: a masks cell whose boxes object moved is stale.
+        pa.field("inputs", pa.list_(pa.string()), nullable=False),
+        # Small counts for `stats`, `diff` and pruning without opening the cell.
+        pa.field("statistics", pa.map_(pa.string(), pa.int64()), nullable=False),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """One shard of one layer: one immutable object.
+
+    Attributes:
+        shard: digest of the shard's images object.
+        layer: `images`, `image_index`, `boxes`, `masks/<teacher>`, `verdicts` ...
+        object_id: SHA-256 of the object.
+        num_rows: rows of a table, images of a tar.
+        num_bytes: size of the object.
+        inputs: object ids it was computed from, in a fixed order.
+        statistics: small counts, by name.
+    """
+
+    shard: str
+    layer: str
+    object_id: str
+    num_rows: int
+    num_bytes: int
+    inputs: tuple[str, ...] = ()
+    statistics: dict[str, int] = field(default_factory=dict)
+
+
+class Manifest:
+    """An immutable set of cells, at most one for each (shard, layer).
+
+    Order is by shard as first added (the order of ingest), then by layer.
+    """
+
+    def __init__(self, cells: Iterable[Cell] = ()) -> None:
+        self._cells: dict[str, dict[str, Cell]] = {}
+        for cell in cells:
+            self._cells.setdefault(cell.shard, {})[cell.layer] = cell
+
+    def __iter__(self) -> Iterator[Cell]:
+        for layers in self._cells.values():
+            for layer in sorted(layers):
+                yield layers[layer]
+
+    def __len__(self) -> int:
+        return sum(len(layers) for layers in self._cells.values())
+
+    def shards(self) -> tuple[str, ...]:
+        """Shard ids, in the order of ingest."""
+        return tuple(self._cells)
+
+    def layers(self) -> tuple[str, ...]:
+        """Names of the layers that at least one shard has, sorted."""
+        return tuple(sorted({layer for layers in self._cells.values() for layer in layers}))
+
+    def get(self, shard: str, layer: str) -> Cell | None:
+        """The cell, or None."""
+        return self._cells.get(shard, {}).get(layer)
+
+    def of_layer(self, layer: str) -> tuple[Cell, ...]:
+        """A layer's cells in the order of shards."""
+        return tuple(layers[layer] for layers in self._cells.values() if layer in layers)
+
+    def with_cells(self, cells: Iterable[Cell]) -> Manifest:
+        """A copy in which these cells are added or replace those of the same shard and layer."""
+        return Manifest([*self, *cells])
+
+    def without(self, shard: str, layer: str) -> Manifest:
+        """A copy that lacks one cell."""
+        return Manifest(cell for cell in self if (cell.shard, cell.layer) != (shard, layer))
+
+    def to_table(self) -> pa.Table:
+        """One row a cell, with SCHEMA."""
+        cells = list(self)
+        columns = {
+            "shard": [cell.shard for cell in cells],
+            "layer": [cell.layer for cell in cells],
+            "object": [cell.object_id for cell in cells],
+            "rows": [cell.num_rows for cell in cells],
+            "bytes": [cell.num_bytes for cell in cells],
+            "inputs": [list(cell.inputs) for cell in cells],
+            "statistics": [sorted(cell.statistics.items()) for cell in cells],
+        }
+        return pa.table(columns, schema=SCHEMA)
+
+    @staticmethod
+    def from_table(table: pa.Table) -> Manifest:
+        """The inverse of `to_table`."""
+        return Manifest(
+            Cell(
+                shard=row["shard"],
+                layer=row["layer"],
+                object_id=row["object"],
+                num_rows=row["rows"],
+                num_bytes=row["bytes"],
+                inputs=tuple(row["inputs"]),
+                statistics=dict(row["statistics"]),
+            )
+            for row in table.to_pylist()
+        )
+
+    def save(self, store: Store) -> str:
+        """Stores the manifest and returns its object id."""
+        sink = io.BytesIO()
+        pq.write_table(self.to_table(), sink, compression="zstd")
+        return store.put_bytes(sink.getvalue()).object_id
+
+    @staticmethod
+    def load(store: Store, object_id: str) -> Manifest:
+        """Reads a manifest.
+
+        Raises:
+            ObjectMissingError, ObjectDamagedError: the object is not there or not a manifest.
+        """
+        data = store.get_bytes(object_id)
+        try:
+            table = pq.read_table(io.BytesIO(data)).cast(SCHEMA)
+        except (pa.ArrowException, ValueError) as error:
+            raise ObjectDamagedError(f"object {object_id[:12]} is not a manifest") from error
+        return Manifest.from_table(table)
