@@ -1,19 +1,19 @@
 """The one tree of errors; every message says what, expected, got, and what to do.
 
-    MaskmillError                     exit 1
-    ├── InputError                    exit 3   a source, policy or job file is wrong
-    │   └── SourceSyntaxError                  ... with file, line and column
-    ├── StoreError                    exit 4   the store is unreachable, full, or not suitable
-    │   ├── ObjectDamagedError                 an object's bytes do not match its digest
-    │   └── ObjectMissingError                 an object that should be there is not
-    ├── RefError                      exit 5   a ref that does not exist, exists, or has a bad name
-    ├── CommitError                   exit 6   a commit was refused
-    │   ├── CommitConflictError                somebody else moved the branch first
-    │   ├── CommitStateUnknownError            a timeout: it may or may not have happened
-    │   └── LedgerImbalanceError               inputs != kept + dropped + failed
-    ├── WeightsError                  exit 7   weights not found, or with the wrong digest
-    └── JobError                      exit 8   a distributed job could not finish
-        └── JobInterruptedError       exit 130 Ctrl-C; run the same command again to go on
+MaskmillError                     exit 1
+├── InputError                    exit 3   a source, policy or job file is wrong
+│   └── SourceSyntaxError                  ... with file, line and column
+├── StoreError                    exit 4   the store is unreachable, full, or not suitable
+│   ├── ObjectDamagedError                 an object's bytes do not match its digest
+│   └── ObjectMissingError                 an object that should be there is not
+├── RefError                      exit 5   a ref that does not exist, exists, or has a bad name
+├── CommitError                   exit 6   a commit was refused
+│   ├── CommitConflictError                somebody else moved the branch first
+│   ├── CommitStateUnknownError            a timeout: it may or may not have happened
+│   └── LedgerImbalanceError               inputs != kept + dropped + failed
+├── WeightsError                  exit 7   weights not found, or with the wrong digest
+└── JobError                      exit 8   a distributed job could not finish
+    └── JobInterruptedError       exit 130 Ctrl-C; run the same command again to go on
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ class SourceSyntaxError(InputError):
     """A source file is not well-formed; carries `path`, `line` and `column` (both from 1)."""
 
     def __init__(self, *, path: str, line: int, column: int, detail: str) -> None:
-        super().__init__(f"{path} is broken at line {line}, column {column}: {detail}; fix the file")
+        super().__init__(
+            f"{path} is broken at line {line}, column {column}: {detail}; fix the file"
+        )
         self.path, self.line, self.column = path, line, column
 
 

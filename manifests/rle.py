@@ -142,8 +142,10 @@ def _from_rle_object(rle: dict[str, Any], *, size_hw: tuple[int, int]) -> bytes:
 def _from_polygons(polygons: Sequence[Any], *, size_hw: tuple[int, int]) -> bytes:
     flat: list[list[float]] = []
     for polygon in polygons:
-        if not isinstance(polygon, list) or len(polygon) % 2 or len(polygon) > (
-            _MAX_POLYGON_COORDINATES
+        if (
+            not isinstance(polygon, list)
+            or len(polygon) % 2
+            or len(polygon) > (_MAX_POLYGON_COORDINATES)
         ):
             raise InputError("polygon: expected a flat list of x, y pairs")
         try:

@@ -220,7 +220,9 @@ class Store:
         """Object ids that begin with at least 4 hex digits; lists one of 256 folders at most."""
         if len(prefix) < 4 or not set(prefix) <= set("0123456789abcdef"):
             return []
-        return [name for name in self.list_names(f"objects/{prefix[:2]}") if name.startswith(prefix)]
+        return [
+            name for name in self.list_names(f"objects/{prefix[:2]}") if name.startswith(prefix)
+        ]
 
     # -- small files under a key -----------------------------------------------------------------
 
@@ -383,4 +385,8 @@ def _client_errors(
     from botocore import exceptions as boto  # 60 ms that only S3 users pay
 
     silence = (boto.HTTPClientError, boto.ConnectionError)
-    return silence, (boto.NoCredentialsError, boto.PartialCredentialsError, boto.TokenRetrievalError)
+    return silence, (
+        boto.NoCredentialsError,
+        boto.PartialCredentialsError,
+        boto.TokenRetrievalError,
+    )

@@ -1,0 +1,107 @@
+"""A commit: small canonical JSON that names a manifest, says how it came about, and balances."""
+
+from __future__ import annotations
+
+import getpass
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from manifests.digest import canonical_json
+from manifests.errors import ObjectDamagedError
+from manifests.ledger import Ledger
+from manifests.store import Store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Category:
+    """A category of the dataset, known by its name.
+
+    Attributes:
+        name: unique in the dataset; what the `boxes` layer holds.
+        supercategory: as the first source that has one says.
+        source_ids: source name -> that source's own id, so that an export can give ids back.
+    """
+
+    name: str
+    supercategory: str | None = None
+    source_ids: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """What made a commit, with all that is needed to make it again.
+
+    Attributes:
+        name: `init`, `ingest`, `label`, `filter` ...
+        version: the operation's own output version.
+        config: its whole configuration, as JSON values; `config_digest` is its SHA-256.
+        teacher: the teacher's identity (name, version, weights_sha256, config), if one took part.
+        code: versions of maskmill and of the packages that shape its output.
+    """
+
+    name: str
+    version: int
+    config: Mapping[str, Any]  # Any: JSON
+    config_digest: str
+    teacher: Mapping[str, Any] | None = None  # Any: JSON
+    code: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Commit:
+    """One step of a dataset's history; its id is the SHA-256 of its canonical JSON.
+
+    `rejects` names a Parquet object with one row for every image and box that the operation did
+    not keep, or None if there was none.
+    """
+
+    parents: tuple[str, ...]
+    manifest: str
+    author: str
+    message: str
+    time: str
+    operation: Operation
+    categories: tuple[Category, ...] = ()
+    ledger: Ledger = Ledger()
+    rejects: str | None = None
+    format: int = 1
+
+    def save(self, store: Store) -> str:
+        """Stores the commit and returns its id.
+
+        Raises:
+            LedgerImbalanceError: the ledger does not balance; nothing is stored.
+        """
+        self.ledger.check()
+        return store.put_bytes(canonical_json(asdict(self))).object_id
+
+    @staticmethod
+    def load(store: Store, commit_id: str) -> Commit:
+        """Reads a commit.
+
+        Raises:
+            ObjectMissingError, ObjectDamagedError: the object is not there or not a commit.
+        """
+        data = store.get_bytes(commit_id)
+        try:
+            return msgspec.json.decode(data, type=Commit)
+        except msgspec.MsgspecError as error:
+            raise ObjectDamagedError(f"object {commit_id[:12]} is not a commit: {error}") from error
+
+
+def now() -> str:
+    """The current time as commits write it: RFC 3339, UTC, seconds."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def default_author() -> str:
+    """`$MASKMILL_AUTHOR`, or the login name; never fails."""
+    try:
+        return os.environ.get("MASKMILL_AUTHOR") or getpass.getuser()
+    except (KeyError, OSError):  # a container user without a passwd entry
+        return f"uid {os.getuid()}"

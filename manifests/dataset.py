@@ -1,0 +1,169 @@
+"""A commit opened for reading: shards, layers and cells by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import metadata
+from typing import Any
+
+import pyarrow as pa
+
+from manifests.cells import read_table
+from manifests.commit import Category, Commit, Operation, default_author, now
+from manifests.digest import canonical_json, sha256_hex
+from manifests.errors import CommitError, ObjectDamagedError, RefError
+from manifests.ledger import Ledger
+from manifests.manifest import Cell, Manifest
+from manifests.refs import RefEntry, Refs
+from manifests.store import Store
+
+DEFAULT_BRANCH = "main"
+_PACKAGES = ("maskmill", "numpy", "pyarrow", "pycocotools")
+
+
+class Dataset:
+    """One commit of a store, and everything that can be read from it."""
+
+    def __init__(self, store: Store, commit_id: str) -> None:
+        """Raises ObjectMissingError or ObjectDamagedError if the commit cannot be read."""
+        self.store = store
+        self.commit_id = commit_id
+        self.commit = Commit.load(store, commit_id)
+        self.manifest = Manifest.load(store, self.commit.manifest)
+
+    @staticmethod
+    def open(store: Store, ref: str = DEFAULT_BRANCH) -> Dataset:
+        """Resolves a branch, tag, or commit id once.
+
+        Raises:
+            StoreError: there is no store.
+            RefError: there is no such ref; the message names the nearest.
+        """
+        store.check_is_store()
+        return Dataset(store, Refs(store).resolve(ref))
+
+    def table(self, shard: str, layer: str, *, columns: list[str] | None = None) -> pa.Table:
+        """A cell's rows.
+
+        Raises:
+            RefError: the shard has no such layer.
+            ObjectDamagedError: the cell does not have the rows its manifest says.
+        """
+        cell = self.cell(shard, layer)
+        table = read_table(self.store, cell.object_id, columns=columns)
+        if table.num_rows != cell.num_rows:
+            raise ObjectDamagedError(
+                f"cell {shard[:12]} of {layer}: expected {cell.num_rows} rows, found "
+                f"{table.num_rows}; restore the store from a copy"
+            )
+        return table
+
+    def cell(self, shard: str, layer: str) -> Cell:
+        """The manifest's entry. Raises RefError if the shard has no such layer."""
+        found = self.manifest.get(shard, layer)
+        if found is None:
+            have = ", ".join(self.manifest.layers()) or "none"
+            raise RefError(
+                f"commit {self.commit_id[:12]} has no layer '{layer}' for shard {shard[:12]}; "
+                f"layers here: {have}"
+            )
+        return found
+
+
+def init(store: Store) -> str:
+    """Makes a store with an empty first commit on branch `main`; returns that commit's id.
+
+    Raises:
+        StoreError: one is there already, or the object store ignores conditional writes.
+    """
+    store.create()
+    commit = Commit(
+        parents=(),
+        manifest=Manifest().save(store),
+        author=default_author(),
+        message="empty store",
+        time=now(),
+        operation=operation("init", version=1, config={}),
+    )
+    commit_id = commit.save(store)
+    Refs(store).advance(DEFAULT_BRANCH, expected=None, commit=commit_id, reason="init")
+    return commit_id
+
+
+def operation(
+    name: str,
+    *,
+    version: int,
+    config: Mapping[str, Any],  # Any: JSON
+    teacher: Mapping[str, Any] | None = None,  # Any: JSON
+    packages: tuple[str, ...] = (),
+) -> Operation:
+    """An operation with its configuration digest and the versions of the code behind it."""
+    return Operation(
+        name=name,
+        version=version,
+        config=config,
+        config_digest=sha256_hex(canonical_json(config)),
+        teacher=teacher,
+        code={package: metadata.version(package) for package in (*_PACKAGES, *packages)},
+    )
+
+
+class Writer:
+    """The start and the end of one step: remembers where a branch was, commits only if it still is.
+
+    Usage: open it, read `dataset`, do the work, `commit(...)` the new manifest.
+    """
+
+    def __init__(self, store: Store, branch: str) -> None:
+        """Raises StoreError without a store, RefError without the branch."""
+        store.check_is_store()
+        self.store, self.branch = store, branch
+        self._refs = Refs(store)
+        entry = self._refs.head(branch)
+        if entry is None:
+            self._refs.resolve(branch)  # names the nearest branch if there is nothing of that name
+            raise RefError(f"'{branch}' is not a branch, so nothing can be committed to it")
+        self._entry: RefEntry = entry
+        self.dataset = Dataset(store, entry.commit)
+
+    def commit(
+        self,
+        manifest: Manifest,
+        *,
+        operation: Operation,
+        ledger: Ledger,
+        message: str,
+        categories: tuple[Category, ...] | None = None,
+        rejects: str | None = None,
+    ) -> str:
+        """Stores manifest and commit, then moves the branch; returns the commit id.
+
+        Raises:
+            CommitError: nothing would change (same manifest as the parent).
+            LedgerImbalanceError: the ledger does not balance.
+            CommitConflictError: the branch moved meanwhile; the work is in the store, so
+                repeating the command costs little.
+        """
+        parent = self.dataset
+        manifest_id = manifest.save(self.store)
+        if manifest_id == parent.commit.manifest:
+            raise CommitError(
+                f"nothing to commit: {operation.name} changes nothing of '{self.branch}'"
+            )
+        commit = Commit(
+            parents=(parent.commit_id,),
+            manifest=manifest_id,
+            author=default_author(),
+            message=message,
+            time=now(),
+            operation=operation,
+            categories=parent.commit.categories if categories is None else categories,
+            ledger=ledger,
+            rejects=rejects,
+        )
+        commit_id = commit.save(self.store)
+        self._refs.advance(
+            self.branch, expected=self._entry, commit=commit_id, reason=operation.name
+        )
+        return commit_id

@@ -1,0 +1,204 @@
+"""Branches and tags: append-only numbered logs, moved by create-if-absent of the next number.
+
+Two writers race for number n + 1; the store lets one of them have it. Nothing is ever overwritten,
+so a reader sees the old head or the new one.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import uuid
+from dataclasses import dataclass
+
+import msgspec
+
+from manifests import layout
+from manifests.commit import Commit, now
+from manifests.digest import canonical_json
+from manifests.errors import (
+    CommitConflictError,
+    CommitStateUnknownError,
+    ObjectDamagedError,
+    RefError,
+)
+from manifests.store import NameTakenError, Store, WriteStateUnknownError
+
+_ANCESTOR = re.compile(r"(?P<base>.+?)~(?P<steps>\d+)")
+_SHORTEST_ID = 6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefEntry:
+    """One entry of a ref's log; `number` counts from 1, `nonce` tells two writers apart."""
+
+    number: int
+    commit: str
+    time: str
+    reason: str
+    nonce: str
+
+
+class Refs:
+    """The refs of one store."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+
+    def branches(self) -> dict[str, str]:
+        """Branch name -> commit id, sorted by name."""
+        return self._all(layout.HEADS)
+
+    def tags(self) -> dict[str, str]:
+        """Tag name -> commit id, sorted by name."""
+        return self._all(layout.TAGS)
+
+    def head(self, branch: str) -> RefEntry | None:
+        """The newest entry of a branch, or None if there is no such branch."""
+        return self._newest(layout.HEADS, branch)
+
+    def history(self, branch: str) -> list[RefEntry]:
+        """A branch's own log, oldest first: every commit it has ever pointed to."""
+        numbers = self._numbers(layout.HEADS, branch)
+        return [self._read(layout.HEADS, branch, number) for number in numbers]
+
+    def advance(self, branch: str, *, expected: RefEntry | None, commit: str, reason: str) -> None:
+        """Moves a branch from the entry its writer started from to a new commit.
+
+        Raises:
+            CommitConflictError: somebody else moved it first.
+            CommitStateUnknownError: no answer; look with `maskmill log` whether it moved.
+        """
+        number = expected.number + 1 if expected else 1
+        try:
+            self._append(layout.HEADS, branch, number=number, commit=commit, reason=reason)
+        except NameTakenError as error:
+            raise CommitConflictError(
+                branch=branch,
+                expected=expected.commit if expected else None,
+                found=_parse(error.found, branch).commit,
+            ) from error
+
+    def create_branch(self, branch: str, commit: str) -> None:
+        """Starts a branch. Raises RefError if it exists."""
+        if self.head(branch):
+            raise RefError(f"branch '{branch}' exists already; choose another name")
+        self.advance(branch, expected=None, commit=commit, reason="branch")
+
+    def create_tag(self, tag: str, commit: str) -> None:
+        """Names a commit for ever. Raises RefError if the tag exists."""
+        try:
+            self._append(layout.TAGS, tag, number=1, commit=commit, reason="tag")
+        except NameTakenError as error:
+            found = _parse(error.found, tag).commit
+            raise RefError(
+                f"tag '{tag}' exists already and names {found[:12]}; tags never move, "
+                "choose another name"
+            ) from error
+
+    def resolve(self, text: str) -> str:
+        """The commit id that a branch, a tag, an id or its beginning, or any of them `~n` means.
+
+        Raises:
+            RefError: nothing has that name (the message names the nearest), or an id's beginning
+                fits several objects.
+        """
+        if match := _ANCESTOR.fullmatch(text):
+            return self._ancestor(self.resolve(match["base"]), int(match["steps"]), text)
+        if re.fullmatch(r"[0-9a-f]{64}", text):
+            return text
+        if _looks_like_name(text):
+            for folder in (layout.HEADS, layout.TAGS):
+                if entry := self._newest(folder, text):
+                    return entry.commit
+        if found := self._by_prefix(text):
+            return found
+        raise RefError(self._unknown(text))
+
+    def _by_prefix(self, text: str) -> str | None:
+        if len(text) < _SHORTEST_ID:
+            return None
+        commits = [name for name in self.store.find_objects(text) if self._is_commit(name)]
+        if len(commits) > 1:
+            short = ", ".join(name[:12] for name in commits)
+            raise RefError(f"'{text}' is the beginning of {short}; give more digits")
+        return commits[0] if commits else None
+
+    def _is_commit(self, object_id: str) -> bool:
+        try:
+            Commit.load(self.store, object_id)
+        except ObjectDamagedError:
+            return False
+        return True
+
+    def _ancestor(self, commit_id: str, steps: int, text: str) -> str:
+        for _ in range(steps):
+            parents = Commit.load(self.store, commit_id).parents
+            if not parents:
+                raise RefError(f"'{text}' goes back past the first commit")
+            commit_id = parents[0]
+        return commit_id
+
+    def _unknown(self, text: str) -> str:
+        names = [*self.branches(), *self.tags()]
+        near = difflib.get_close_matches(text, names, n=1, cutoff=0.0)
+        hint = f"; the nearest is '{near[0]}'" if near else "; the store has no refs yet"
+        return f"no branch, tag or commit '{text}' in {self.store.url}{hint}"
+
+    def _append(self, folder: str, name: str, *, number: int, commit: str, reason: str) -> None:
+        entry = {"commit": commit, "time": now(), "reason": reason, "nonce": uuid.uuid4().hex}
+        key = layout.ref_entry_path(folder, name, number)
+        try:
+            self.store.create_if_absent(key, canonical_json({"number": number, **entry}))
+        except WriteStateUnknownError as error:
+            raise CommitStateUnknownError(
+                f"{error}; run 'maskmill log' and repeat the command only if commit {commit[:12]} "
+                "is not in it"
+            ) from error
+
+    def _all(self, folder: str) -> dict[str, str]:
+        names = sorted(self._names(folder, ""))
+        entries = {name: self._newest(folder, name) for name in names}
+        return {name: entry.commit for name, entry in entries.items() if entry}
+
+    def _names(self, folder: str, prefix: str) -> list[str]:
+        """Ref names may contain '/', so folders are walked until they hold numbers."""
+        below = self.store.list_names(f"{folder}/{prefix}".rstrip("/"))
+        found = [prefix.rstrip("/")] if any(_is_number(name) for name in below) else []
+        for name in below:
+            if not _is_number(name):
+                found += self._names(folder, f"{prefix}{name}/")
+        return found
+
+    def _numbers(self, folder: str, name: str) -> list[int]:
+        path = f"{folder}/{layout.check_ref_name(name)}"
+        return [int(entry) for entry in self.store.list_names(path) if _is_number(entry)]
+
+    def _newest(self, folder: str, name: str) -> RefEntry | None:
+        numbers = self._numbers(folder, name)
+        return self._read(folder, name, numbers[-1]) if numbers else None
+
+    def _read(self, folder: str, name: str, number: int) -> RefEntry:
+        key = layout.ref_entry_path(folder, name, number)
+        return _parse(self.store.read_optional(key) or b"", name)
+
+
+def _parse(data: bytes, name: str) -> RefEntry:
+    try:
+        return msgspec.json.decode(data, type=RefEntry)
+    except msgspec.MsgspecError as error:
+        raise ObjectDamagedError(
+            f"an entry of ref '{name}' is damaged ({error}); restore it from a copy"
+        ) from error
+
+
+def _is_number(name: str) -> bool:
+    return name.isdigit() and len(name) == layout.REF_DIGITS
+
+
+def _looks_like_name(text: str) -> bool:
+    try:
+        layout.check_ref_name(text)
+    except RefError:
+        return False
+    return True
