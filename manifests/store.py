@@ -65,7 +65,7 @@ class Store:
         """
         self.url = url.rstrip("/") if "://" in url else str(Path(url).absolute())
         protocol = fsspec.utils.get_protocol(self.url)
-        with _explained(self.url, protocol):
+        with explained(self.url, protocol):
             self.fs, root = fsspec.core.url_to_fs(self.url, **_OPTIONS.get(protocol, {}))
         self.root = str(root).rstrip("/")
         self.protocol = protocol
@@ -117,7 +117,7 @@ class Store:
         except NameTakenError:
             return
         finally:
-            with _explained(self.url, self.protocol):
+            with explained(self.url, self.protocol):
                 self.fs.rm_file(self._path(key))
         raise StoreError(
             f"the object store at {self.url} ignores conditional writes (If-None-Match), so two "
@@ -139,7 +139,7 @@ class Store:
         """
         create = _CREATE.get(self.protocol, _create_by_put)
         try:
-            with _explained(self.url, self.protocol):
+            with explained(self.url, self.protocol):
                 taken = not create(self, self._path(key), data)
         except StoreError as error:
             if not isinstance(error.__cause__, TimeoutError | ConnectionError):
@@ -199,19 +199,19 @@ class Store:
     def open_object(self, object_id: str) -> BinaryIO:
         """An object as a seekable file with read-ahead; the caller closes it. Not checked."""
         path = self._path(layout.object_path(object_id))
-        with _explained(self.url, self.protocol):
+        with explained(self.url, self.protocol):
             return cast(BinaryIO, self.fs.open(path, "rb", **_READ_AHEAD.get(self.protocol, {})))
 
     def read_range(self, object_id: str, *, start: int, num_bytes: int) -> bytes:
         """Part of an object, with one range request. Not checked."""
         path = self._path(layout.object_path(object_id))
-        with _explained(self.url, self.protocol):
+        with explained(self.url, self.protocol):
             return bytes(self.fs.cat_file(path, start=start, end=start + num_bytes))
 
     def object_size(self, object_id: str) -> int | None:
         """Bytes of an object, or None if it is not there."""
         try:
-            with _explained(self.url, self.protocol):
+            with explained(self.url, self.protocol):
                 return int(self.fs.size(self._path(layout.object_path(object_id))))
         except ObjectMissingError:
             return None
@@ -229,14 +229,14 @@ class Store:
     def read_optional(self, key: str) -> bytes | None:
         """The bytes under a key, or None."""
         try:
-            with _explained(self.url, self.protocol):
+            with explained(self.url, self.protocol):
                 return bytes(self.fs.cat_file(self._path(key)))
         except ObjectMissingError:
             return None
 
     def overwrite(self, key: str, data: bytes) -> None:
         """Replaces a small file. Only for result records whose object has gone."""
-        with _explained(self.url, self.protocol):
+        with explained(self.url, self.protocol):
             if self.protocol == "file":
                 _write_local(self._path(key), lambda: io.BytesIO(data), exclusive=False)
             else:
@@ -245,7 +245,7 @@ class Store:
     def list_names(self, folder: str) -> list[str]:
         """Sorted last path parts directly below a folder; [] if there is none."""
         try:
-            with _explained(self.url, self.protocol):
+            with explained(self.url, self.protocol):
                 paths = self.fs.ls(self._path(folder), detail=False, refresh=True)
         except ObjectMissingError:
             return []
@@ -256,7 +256,7 @@ class Store:
         path = self._path(layout.object_path(object_id))
         if self.object_size(object_id) == num_bytes:
             return
-        with _explained(self.url, self.protocol):
+        with explained(self.url, self.protocol):
             if self.protocol == "file":
                 _write_local(path, open_source, exclusive=False)
             else:
@@ -347,7 +347,7 @@ _CREATE: dict[str, Callable[[Store, str, bytes], bool]] = {
 
 
 @contextmanager
-def _explained(url: str, protocol: str) -> Iterator[None]:
+def explained(url: str, protocol: str) -> Iterator[None]:
     """Turns a file system's errors into one sentence; secrets in them are never repeated."""
     silence, refusals = _client_errors(protocol)
     try:
