@@ -73,7 +73,8 @@ class TaskFailure:
     """Why one attempt failed.
 
     Attributes:
-        reason: a ledger word: `worker_died`, `deadline_exceeded`, `out_of_memory`, `teacher_error`.
+        reason: a ledger word: `worker_died`, `deadline_exceeded`, `out_of_memory`,
+            `store_error`, `unexpected_error`.
         detail: one line for people.
         is_fatal: True when trying again, here or elsewhere, cannot help (wrong configuration).
     """
@@ -103,4 +104,4 @@ def failure_from(error: Exception) -> TaskFailure:
         return TaskFailure(reason="out_of_memory", detail=detail)
     if isinstance(error, MaskmillError):
         return TaskFailure(reason="store_error", detail=str(error))
-    return TaskFailure(reason="teacher_error", detail=detail)
+    return TaskFailure(reason="unexpected_error", detail=detail)

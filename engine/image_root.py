@@ -1,0 +1,86 @@
+"""The folder or bucket below which a source's images lie; nothing from data leads out of it."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import fsspec
+
+from manifests.errors import InputError
+
+_DRIVE = re.compile(r"[A-Za-z]:")
+
+
+def is_safe_name(file_name: str) -> bool:
+    """Whether a file name from data stays below its root: relative, no `..`, no scheme, no NUL."""
+    parts = re.split(r"[/\\]", file_name)
+    return not (
+        not file_name
+        or file_name.startswith(("/", "\\"))
+        or _DRIVE.match(file_name)
+        or "://" in file_name
+        or "\0" in file_name
+        or ".." in parts
+        or file_name.endswith(("/", "\\"))
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRoot:
+    """Attributes: url: a folder or any fsspec URL."""
+
+    url: str
+
+    def check(self) -> None:
+        """Raises InputError if the root is not there or cannot be reached."""
+        filesystem, root = self._filesystem()
+        try:
+            found = filesystem.isdir(root) or bool(filesystem.ls(root, detail=False))
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"images at {self.url}: cannot be listed ({type(error).__name__}: {error}); "
+                "check the path and the credentials"
+            ) from error
+        if not found:
+            raise InputError(f"images at {self.url}: no such folder; give the image root")
+
+    def read(self, file_name: str) -> bytes:
+        """The bytes of an image.
+
+        Raises:
+            FileNotFoundError: it is not there.
+            PermissionError: the name would lead out of the root, by itself or by a link.
+            OSError: it cannot be read.
+        """
+        if not is_safe_name(file_name):
+            raise PermissionError(f"{file_name!r} leads out of the image root")
+        filesystem, root = self._filesystem()
+        path = f"{root.rstrip('/')}/{file_name}"
+        if "file" in filesystem.protocol:
+            real_root = os.path.realpath(root)
+            if os.path.commonpath([real_root, os.path.realpath(path)]) != real_root:
+                raise PermissionError(f"{file_name!r} is a link out of the image root")
+            return Path(path).read_bytes()
+        return bytes(filesystem.cat_file(path))
+
+    def stamp(self, file_name: str) -> str | None:
+        """Size and time of change of a local file; None where that would cost a request each."""
+        filesystem, root = self._filesystem()
+        if "file" not in filesystem.protocol:
+            return None
+        try:
+            status = os.stat(f"{root.rstrip('/')}/{file_name}")
+        except (OSError, ValueError):
+            return "missing"
+        return f"{status.st_size}:{status.st_mtime_ns}"
+
+    def _filesystem(self) -> tuple[Any, str]:  # fsspec has no types
+        try:
+            filesystem, root = fsspec.core.url_to_fs(self.url)
+        except (ValueError, ImportError) as error:
+            raise InputError(f"images at {self.url}: {error}") from error
+        return filesystem, str(root)

@@ -1,0 +1,218 @@
+"""Label: a teacher draws a mask for every box of a ref, one shard a task, into `masks/<teacher>`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from typing import Any, Self
+
+from engine.driver import Driver, DriverConfig, JobProgress
+from engine.pool import PoolConfig, open_pool
+from engine.task import Worker
+from manifests import schemas
+from manifests.dataset import DEFAULT_BRANCH, Dataset, Writer, operation
+from manifests.errors import CommitError, InputError
+from manifests.ledger import LedgerCounter
+from manifests.manifest import Cell, Manifest
+from manifests.results import ResultRecord, work_key
+from manifests.statistics import rows_by_category
+from manifests.store import Store
+
+log = logging.getLogger(__name__)
+
+VERSION = 1
+"""Raised when the masks layer of the same teacher and boxes would come out different."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelConfig:
+    """Settings of one label step.
+
+    Attributes:
+        teacher: a name of `teachers.registry`.
+        teacher_config: that teacher's own settings.
+        branch: the branch to read and to commit to.
+        message: the commit's message; empty: one is made.
+        image_batch: images given to the teacher together.
+        pool: where the workers run.
+        driver: how patient the job is.
+    """
+
+    teacher: str
+    teacher_config: Mapping[str, str | int | float | bool] = field(default_factory=dict)
+    branch: str = DEFAULT_BRANCH
+    message: str = ""
+    image_batch: int = 1
+    pool: PoolConfig = PoolConfig()
+    driver: DriverConfig = DriverConfig()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelPayload:
+    """One shard to label, or the images [start, stop) of it.
+
+    Attributes:
+        work_key: see `engine.task.Payload`.
+        shard: shard id.
+        teacher: registry name; its layer is `masks/<teacher>`.
+        images, image_index, boxes: the shard's cells, as object ids.
+        carried: object id of a masks cell with pending rows, whose other rows are kept; or "".
+        start, stop: image rows of this payload; `is_part` if they are not all of the shard's.
+        parts: work keys of finished parts, whose rows are taken instead of being predicted again.
+        failures: image row -> ledger word, for images that cannot be done.
+    """
+
+    work_key: str
+    shard: str
+    teacher: str
+    images: str
+    image_index: str
+    boxes: str
+    carried: str
+    start: int
+    stop: int
+    is_part: bool = False
+    parts: tuple[str, ...] = ()
+    failures: Mapping[int, str] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return f"label {self.teacher} {self.shard[:12]}[{self.start}:{self.stop}]"
+
+    @property
+    def num_items(self) -> int:
+        return self.stop - self.start
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Object ids that the masks cell is computed from."""
+        found = (self.images, self.image_index, self.boxes)
+        return (*found, self.carried) if self.carried else found
+
+    def part(self, start: int, stop: int) -> Self:
+        """See `engine.task.Payload.part`."""
+        first, last = self.start + start, self.start + stop
+        key = work_key(
+            operation="label-part", version=VERSION, inputs=[self.work_key],
+            config={"start": first, "stop": last},
+        )  # fmt: skip
+        return replace(self, work_key=key, start=first, stop=last, is_part=True)
+
+    def assembled(self, parts: Sequence[str], failures: Mapping[int, str]) -> Self:
+        """See `engine.task.Payload.assembled`."""
+        return replace(self, parts=tuple(parts), failures=dict(failures))
+
+
+def label(
+    store: Store,
+    config: LabelConfig,
+    *,
+    on_progress: Callable[[JobProgress], None] | None = None,
+) -> str:
+    """Labels every shard of the branch and commits the layer; returns the commit id.
+
+    Work that is done, here or on another branch or machine, is found in the store and not repeated.
+
+    Raises:
+        InputError: an unknown teacher or setting, or nothing to label.
+        WeightsError: the teacher's weights are not to be had.
+        JobError, JobInterruptedError: the job did not finish; finished shards are kept.
+        CommitConflictError: the branch moved meanwhile.
+        CommitError: the layer is there already, from this teacher with these weights and settings.
+    """
+    from teachers import registry
+
+    identity = registry.identity(config.teacher, config.teacher_config)
+    writer = Writer(store, config.branch)
+    payloads = plan_label(writer.dataset, identity.name, asdict(identity))
+    build = partial(_build_worker, store.url, config)
+    cpus = 0 if config.pool.gpus_per_worker == 0 else 4
+    with open_pool(
+        build, config=config.pool, default_cpus=cpus, num_tasks=len(payloads)
+    ) as pool:
+        driver = Driver(store, pool, config=config.driver, on_progress=on_progress)
+        records = driver.run(payloads)
+    layer = schemas.masks_layer(identity.name)
+    return writer.commit(
+        _with_layer(writer.dataset.manifest, records),
+        operation=operation(
+            "label", version=VERSION, config=_lineage(config), teacher=asdict(identity),
+            packages=("torch", "opencv-python-headless", "segment-anything"),
+        ),
+        ledger=_ledger(writer.dataset, layer, records),
+        message=config.message or f"label with {identity.name}",
+    )  # fmt: skip
+
+
+def plan_label(
+    dataset: Dataset, teacher: str, identity: Mapping[str, Any]  # Any: JSON
+) -> list[LabelPayload]:
+    """One payload a shard, in the order of the manifest.
+
+    Raises:
+        InputError: the dataset has no shards.
+    """
+    shards = dataset.manifest.shards()
+    if not shards:
+        raise InputError(
+            f"commit {dataset.commit_id[:12]} has no images to label; run 'maskmill ingest' first"
+        )
+    return [_payload(dataset, shard, teacher, identity) for shard in shards]
+
+
+def _payload(
+    dataset: Dataset, shard: str, teacher: str, identity: Mapping[str, Any]  # Any: JSON
+) -> LabelPayload:
+    images, index, boxes = (
+        dataset.cell(shard, layer) for layer in (schemas.IMAGES, schemas.IMAGE_INDEX, schemas.BOXES)
+    )
+    known = dataset.manifest.get(shard, schemas.masks_layer(teacher))
+    carried = known.object_id if known and known.statistics.get(schemas.PENDING) else ""
+    inputs = [images.object_id, index.object_id, boxes.object_id]
+    key = work_key(
+        operation="label", version=VERSION, config=dict(identity),
+        inputs=[*inputs, carried] if carried else inputs,
+    )  # fmt: skip
+    return LabelPayload(
+        work_key=key,
+        shard=shard,
+        teacher=teacher,
+        images=images.object_id,
+        image_index=index.object_id,
+        boxes=boxes.object_id,
+        carried=carried,
+        start=0,
+        stop=index.num_rows,
+    )
+
+
+def _build_worker(store_url: str, config: LabelConfig) -> Worker:
+    """Runs in the worker's process: the only place where the teacher's model is loaded."""
+    from engine.label_worker import LabelWorker
+    from teachers import registry
+
+    teacher = registry.build(config.teacher, config.teacher_config)
+    return LabelWorker(Store(store_url), teacher, image_batch=config.image_batch)
+
+
+def _with_layer(manifest: Manifest, records: Sequence[ResultRecord]) -> Manifest:
+    cells: list[Cell] = [cell for record in records for cell in record.cells]
+    return manifest.with_cells(cells)
+
+
+def _lineage(config: LabelConfig) -> dict[str, Any]:  # Any: JSON
+    """What shapes the masks; where and how patiently the job ran does not belong to it."""
+    return {"teacher": config.teacher, "teacher_config": dict(config.teacher_config)}
+
+
+def _ledger(dataset: Dataset, layer: str, records: Sequence[ResultRecord]) -> Any:
+    counter = LedgerCounter()
+    for cell in dataset.manifest.of_layer(schemas.BOXES):
+        for category, count in rows_by_category(cell).items():
+            counter.add_inputs(layer, category, count)
+    for record in records:
+        counter.add_ledger(record.ledger)
+    return counter.ledger()

@@ -1,0 +1,277 @@
+"""The label worker: stream the images, decode in threads, predict, encode in threads, one cell.
+
+Nothing depends on the previous image, so any worker gives the same rows for the same shard.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from engine.decode import ImageRejectedError, ImageRgb, decode_stored
+from engine.label import LabelPayload
+from engine.mask_rows import failed_row, rows_from_chunk, skipped_row
+from engine.task import Progress
+from manifests import schemas
+from manifests.cells import read_table, write_cell
+from manifests.errors import JobError
+from manifests.image_tar import stream_images
+from manifests.ledger import LedgerCounter, LedgerRow
+from manifests.results import ResultRecord, find_result, publish_result
+from manifests.statistics import value_counts
+from manifests.store import Store
+from teachers.protocol import MaskChunk, Teacher
+
+log = logging.getLogger(__name__)
+
+_DECODE_AHEAD = 4
+_NUM_DECODERS = 2
+_NUM_ENCODERS = 2
+
+MaskRow = dict[str, Any]  # Any: one value of each column of MASKS_SCHEMA
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Prompted:
+    """One image with at least one box to prompt: its row, and those boxes with their rows."""
+
+    image_row: int
+    box_rows: NDArray[np.int64]
+    boxes_xyxy: NDArray[np.float32]  # [n, 4]
+
+
+class LabelWorker:
+    """See `engine.task.Worker`; keeps its teacher between shards and nothing else."""
+
+    def __init__(self, store: Store, teacher: Teacher, *, image_batch: int = 1) -> None:
+        self._store, self._teacher, self._image_batch = store, teacher, image_batch
+        self._progress = Progress()
+
+    @property
+    def progress(self) -> Progress:
+        return self._progress
+
+    def run(self, payload: object) -> ResultRecord:
+        """Labels the payload's images and publishes their rows as a cell (or a part of one)."""
+        if not isinstance(payload, LabelPayload):
+            raise JobError(f"label worker: expected a LabelPayload, got {type(payload).__name__}")
+        self._progress = Progress()
+        shard = _Shard(self._store, payload)
+        shard.take_finished_parts(self._store)
+        with ThreadPoolExecutor(_NUM_DECODERS) as decoders, ThreadPoolExecutor(
+            _NUM_ENCODERS
+        ) as encoders:
+            self._label(shard, decoders, encoders)
+        table = shard.table()
+        cell = write_cell(
+            self._store, table, shard=payload.shard,
+            layer=schemas.masks_layer(payload.teacher), inputs=payload.inputs,
+            statistics=_statistics(payload, table),
+        )  # fmt: skip
+        record = ResultRecord(cells=(cell,), ledger=shard.outcomes(table))
+        return publish_result(self._store, payload.work_key, record)
+
+    def _label(
+        self, shard: _Shard, decoders: ThreadPoolExecutor, encoders: ThreadPoolExecutor
+    ) -> None:
+        """Decoded images flow to the teacher in batches; its masks flow to the encoders."""
+        encoding: deque[Future[int]] = deque()
+        for batch in _batches(self._decoded(shard, decoders), self._image_batch):
+            for prompted, chunk in self._predict(batch):
+                encoding.append(encoders.submit(shard.fill, prompted, chunk))
+                while len(encoding) > _NUM_ENCODERS:  # bounds the masks in memory
+                    self._count(num_masks=encoding.popleft().result())
+            self._count(num_images=len(batch))
+        for future in encoding:
+            self._count(num_masks=future.result())
+
+    def _decoded(
+        self, shard: _Shard, decoders: ThreadPoolExecutor
+    ) -> Iterator[tuple[_Prompted, ImageRgb]]:
+        """Images in order, decoded a few ahead; one that no longer decodes is recorded as failed."""
+        ahead: deque[tuple[_Prompted, Future[ImageRgb]]] = deque()
+        todo = shard.prompts()
+        spans = [shard.span(prompted.image_row) for prompted in todo]
+        stream = zip(todo, stream_images(self._store, shard.payload.images, spans), strict=True)
+        for prompted, data in stream:
+            ahead.append((prompted, decoders.submit(decode_stored, data)))
+            if len(ahead) > max(_DECODE_AHEAD, self._image_batch):
+                yield from shard.only_decoded(*ahead.popleft())
+        while ahead:
+            yield from shard.only_decoded(*ahead.popleft())
+
+    def _predict(
+        self, batch: Sequence[tuple[_Prompted, ImageRgb]]
+    ) -> Iterator[tuple[_Prompted, MaskChunk]]:
+        """The teacher's chunks; out of memory halves the batch and tries again."""
+        try:
+            chunks = self._teacher.predict(
+                [image for _, image in batch], [prompted.boxes_xyxy for prompted, _ in batch]
+            )
+            for chunk in chunks:
+                yield batch[chunk.image_index][0], chunk
+        except MemoryError:
+            if len(batch) == 1:
+                raise
+            log.warning("out of memory with %d images together, halving", len(batch))
+            middle = len(batch) // 2
+            yield from self._predict(batch[:middle])
+            yield from self._predict(batch[middle:])
+
+    def _count(self, *, num_images: int = 0, num_masks: int = 0) -> None:
+        now = self._progress
+        self._progress = replace(
+            now, num_images=now.num_images + num_images, num_masks=now.num_masks + num_masks
+        )
+
+
+class _Shard:
+    """The rows of one payload while they are being filled."""
+
+    def __init__(self, store: Store, payload: LabelPayload) -> None:
+        self.payload = payload
+        index = read_table(
+            store, payload.image_index,
+            columns=["height", "width", "offset", "size", "quarantine"],
+        )  # fmt: skip
+        self._index = index.to_pylist()
+        boxes = read_table(store, payload.boxes)
+        image_rows = boxes["image_row"].to_numpy()
+        # Rows of one image are together and in the order of images, so a range of images is one.
+        self._first, self._last = np.searchsorted(image_rows, [payload.start, payload.stop])
+        self._boxes = boxes.slice(self._first, self._last - self._first)
+        self._image_rows = image_rows[self._first : self._last]
+        flat = self._boxes["box_xyxy"].combine_chunks().flatten()
+        self._box_xyxy = flat.to_numpy(zero_copy_only=False).reshape(-1, 4)
+        self._rows: list[MaskRow | None] = [None] * self._boxes.num_rows
+        self._fill_unprompted()
+        if payload.carried:
+            self._fill_carried(read_table(store, payload.carried))
+
+    def take_finished_parts(self, store: Store) -> None:
+        """Rows of parts that were labelled alone, after the shard failed as a whole."""
+        for key in self.payload.parts:
+            record = find_result(store, key)
+            if record is None:
+                raise JobError(f"{self.payload.name}: a finished part has gone; run again")
+            part = read_table(store, record.cells[0].object_id).to_pylist()
+            first, _ = np.searchsorted(self._image_rows, _part_range(record))
+            self._rows[first : first + len(part)] = part
+
+    def prompts(self) -> list[_Prompted]:
+        """Images that have rows to fill, in order."""
+        open_rows = np.array(
+            [row for row, content in enumerate(self._rows) if content is None], dtype=np.int64
+        )
+        images, starts = np.unique(self._image_rows[open_rows], return_index=True)
+        groups = np.split(open_rows, starts[1:])
+        return [
+            _Prompted(image_row=int(image), box_rows=rows, boxes_xyxy=self._box_xyxy[rows])
+            for image, rows in zip(images, groups, strict=False)
+        ]
+
+    def span(self, image_row: int) -> tuple[int, int]:
+        """(offset, size) of an image in the tar."""
+        entry = self._index[image_row]
+        return entry["offset"], entry["size"]
+
+    def fill(self, prompted: _Prompted, chunk: MaskChunk) -> int:
+        """Encodes a chunk's masks into their rows; returns how many masks there were."""
+        size_hw = self._size_hw(prompted.image_row)
+        for box, row in rows_from_chunk(chunk, prompted.boxes_xyxy, size_hw=size_hw):
+            self._rows[prompted.box_rows[box]] = row
+        return len(chunk.box_indices)
+
+    def only_decoded(
+        self, prompted: _Prompted, future: Future[ImageRgb]
+    ) -> Iterator[tuple[_Prompted, ImageRgb]]:
+        """The image, if it decodes; otherwise its rows are failed."""
+        try:
+            yield prompted, future.result()
+        except ImageRejectedError as error:
+            for row in prompted.box_rows:
+                size_hw = self._size_hw(prompted.image_row)
+                self._rows[row] = failed_row(error.reason, size_hw=size_hw)
+
+    def table(self) -> pa.Table:
+        """The cell: exactly the rows of `boxes` in the payload's range, in that order."""
+        missing = sum(row is None for row in self._rows)
+        if missing:
+            raise JobError(f"{self.payload.name}: the teacher left {missing} boxes unanswered")
+        return pa.Table.from_pylist(self._rows, schema=schemas.MASKS_SCHEMA)
+
+    def outcomes(self, table: pa.Table) -> tuple[LedgerRow, ...]:
+        """What became of every row, by category."""
+        layer = schemas.masks_layer(self.payload.teacher)
+        counter = LedgerCounter()
+        columns = [self._boxes["category"], table["status"], table["reason"]]
+        grouped = pa.table(columns, names=["category", "status", "reason"])
+        counts = grouped.group_by(["category", "status", "reason"]).aggregate([([], "count_all")])
+        for entry in counts.to_pylist():
+            category, count = entry["category"], entry["count_all"]
+            if entry["status"] == schemas.OK:
+                counter.add_kept(layer, category, count)
+            elif entry["status"] == schemas.SKIPPED:
+                counter.add_dropped(layer, category, reason=entry["reason"], count=count)
+            else:
+                counter.add_failed(layer, category, reason=entry["reason"], count=count)
+        return counter.ledger().rows
+
+    def _fill_unprompted(self) -> None:
+        """Rows that are never prompted: crowds, quarantined images, images known to fail."""
+        crowd = self._boxes["is_crowd"].to_pylist()
+        group = self._boxes["is_group_of"].to_pylist()
+        for row, image_row in enumerate(self._image_rows):
+            size_hw = self._size_hw(image_row)
+            failure = self.payload.failures.get(int(image_row))
+            quarantine = self._index[image_row]["quarantine"]
+            if failure:
+                self._rows[row] = failed_row(failure, size_hw=size_hw)
+            elif quarantine:
+                self._rows[row] = skipped_row(f"quarantined_{quarantine}", size_hw=size_hw)
+            elif crowd[row] or group[row]:
+                word = "crowd" if crowd[row] else "group_of"
+                self._rows[row] = skipped_row(word, size_hw=size_hw)
+
+    def _fill_carried(self, carried: pa.Table) -> None:
+        rows = carried.slice(self._first, self._last - self._first).to_pylist()
+        for position, row in enumerate(rows):
+            if row["status"] not in (schemas.PENDING, schemas.FAILED):
+                self._rows[position] = row
+
+    def _size_hw(self, image_row: int) -> tuple[int, int]:
+        entry = self._index[image_row]
+        return entry["height"], entry["width"]
+
+
+def _statistics(payload: LabelPayload, table: pa.Table) -> dict[str, int]:
+    counts = value_counts(table["status"])
+    if payload.is_part:
+        counts |= {"part_start": payload.start, "part_stop": payload.stop}
+    return counts
+
+
+def _part_range(record: ResultRecord) -> tuple[int, int]:
+    statistics = record.cells[0].statistics
+    return statistics["part_start"], statistics["part_stop"]
+
+
+def _batches(
+    items: Iterator[tuple[_Prompted, ImageRgb]], size: int
+) -> Iterator[list[tuple[_Prompted, ImageRgb]]]:
+    batch = []
+    for item in items:
+        batch.append(item)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
