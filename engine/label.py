@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any, Self
@@ -14,8 +13,8 @@ from engine.pool import PoolConfig, open_pool
 from engine.task import Worker
 from manifests import schemas
 from manifests.dataset import DEFAULT_BRANCH, Dataset, Writer, operation
-from manifests.errors import CommitError, InputError
-from manifests.ledger import LedgerCounter
+from manifests.errors import InputError
+from manifests.ledger import Ledger, LedgerCounter
 from manifests.manifest import Cell, Manifest
 from manifests.results import ResultRecord, work_key
 from manifests.statistics import rows_by_category
@@ -121,7 +120,7 @@ def label(
         WeightsError: the teacher's weights are not to be had.
         JobError, JobInterruptedError: the job did not finish; finished shards are kept.
         CommitConflictError: the branch moved meanwhile.
-        CommitError: the layer is there already, from this teacher with these weights and settings.
+        NothingToCommitError: the layer is there already, from this teacher with these weights and settings.
     """
     from teachers import registry
 
@@ -130,9 +129,7 @@ def label(
     payloads = plan_label(writer.dataset, identity.name, asdict(identity))
     build = partial(_build_worker, store.url, config)
     cpus = 0 if config.pool.gpus_per_worker == 0 else 4
-    with open_pool(
-        build, config=config.pool, default_cpus=cpus, num_tasks=len(payloads)
-    ) as pool:
+    with open_pool(build, config=config.pool, default_cpus=cpus, num_tasks=len(payloads)) as pool:
         driver = Driver(store, pool, config=config.driver, on_progress=on_progress)
         records = driver.run(payloads)
     layer = schemas.masks_layer(identity.name)
@@ -148,7 +145,9 @@ def label(
 
 
 def plan_label(
-    dataset: Dataset, teacher: str, identity: Mapping[str, Any]  # Any: JSON
+    dataset: Dataset,
+    teacher: str,
+    identity: Mapping[str, Any],  # Any: JSON
 ) -> list[LabelPayload]:
     """One payload a shard, in the order of the manifest.
 
@@ -164,7 +163,10 @@ def plan_label(
 
 
 def _payload(
-    dataset: Dataset, shard: str, teacher: str, identity: Mapping[str, Any]  # Any: JSON
+    dataset: Dataset,
+    shard: str,
+    teacher: str,
+    identity: Mapping[str, Any],  # Any: JSON
 ) -> LabelPayload:
     images, index, boxes = (
         dataset.cell(shard, layer) for layer in (schemas.IMAGES, schemas.IMAGE_INDEX, schemas.BOXES)
@@ -208,7 +210,7 @@ def _lineage(config: LabelConfig) -> dict[str, Any]:  # Any: JSON
     return {"teacher": config.teacher, "teacher_config": dict(config.teacher_config)}
 
 
-def _ledger(dataset: Dataset, layer: str, records: Sequence[ResultRecord]) -> Any:
+def _ledger(dataset: Dataset, layer: str, records: Sequence[ResultRecord]) -> Ledger:
     counter = LedgerCounter()
     for cell in dataset.manifest.of_layer(schemas.BOXES):
         for category, count in rows_by_category(cell).items():

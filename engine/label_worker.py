@@ -66,9 +66,10 @@ class LabelWorker:
         self._progress = Progress()
         shard = _Shard(self._store, payload)
         shard.take_finished_parts(self._store)
-        with ThreadPoolExecutor(_NUM_DECODERS) as decoders, ThreadPoolExecutor(
-            _NUM_ENCODERS
-        ) as encoders:
+        with (
+            ThreadPoolExecutor(_NUM_DECODERS) as decoders,
+            ThreadPoolExecutor(_NUM_ENCODERS) as encoders,
+        ):
             self._label(shard, decoders, encoders)
         table = shard.table()
         cell = write_cell(

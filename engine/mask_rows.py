@@ -40,6 +40,11 @@ def absent_row(reason: str | None, *, size_hw: tuple[int, int]) -> MaskRow:
     return _row(schemas.ABSENT, reason, size_hw, _NO_MASK, [])
 
 
+def pending_row(reason: str | None, *, size_hw: tuple[int, int]) -> MaskRow:
+    """A box that came after the teacher: its mask is still to be drawn."""
+    return _row(schemas.PENDING, reason, size_hw, _NO_MASK, [])
+
+
 def rows_from_chunk(
     chunk: MaskChunk, boxes_xyxy: NDArray[np.float32], *, size_hw: tuple[int, int]
 ) -> Iterator[tuple[int, MaskRow]]:

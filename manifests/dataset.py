@@ -11,7 +11,7 @@ import pyarrow as pa
 from manifests.cells import read_table
 from manifests.commit import Category, Commit, Operation, default_author, now
 from manifests.digest import canonical_json, sha256_hex
-from manifests.errors import CommitError, ObjectDamagedError, RefError
+from manifests.errors import NothingToCommitError, ObjectDamagedError, RefError
 from manifests.ledger import Ledger
 from manifests.manifest import Cell, Manifest
 from manifests.refs import RefEntry, Refs
@@ -140,7 +140,7 @@ class Writer:
         """Stores manifest and commit, then moves the branch; returns the commit id.
 
         Raises:
-            CommitError: nothing would change (same manifest as the parent).
+            NothingToCommitError: nothing would change (same manifest as the parent).
             LedgerImbalanceError: the ledger does not balance.
             CommitConflictError: the branch moved meanwhile; the work is in the store, so
                 repeating the command costs little.
@@ -148,8 +148,8 @@ class Writer:
         parent = self.dataset
         manifest_id = manifest.save(self.store)
         if manifest_id == parent.commit.manifest:
-            raise CommitError(
-                f"nothing to commit: {operation.name} changes nothing of '{self.branch}'"
+            raise NothingToCommitError(
+                operation=operation.name, branch=self.branch, commit_id=parent.commit_id
             )
         commit = Commit(
             parents=(parent.commit_id,),

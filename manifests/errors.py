@@ -69,6 +69,17 @@ class CommitError(MaskmillError):
     exit_code = 6
 
 
+class NothingToCommitError(CommitError):
+    """The operation changed nothing; `commit_id` is the head that already holds its outcome."""
+
+    def __init__(self, *, operation: str, branch: str, commit_id: str) -> None:
+        super().__init__(
+            f"nothing to commit: '{branch}' has the outcome of this {operation} already, in "
+            f"commit {commit_id[:12]}"
+        )
+        self.commit_id = commit_id
+
+
 class CommitConflictError(CommitError):
     """The branch moved meanwhile; carries `branch`, `expected` and `found` commit ids."""
 
