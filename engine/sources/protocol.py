@@ -23,7 +23,7 @@ IMAGE_ENTRIES = pa.schema(
         # The size the source declares; null where it declares none.
         pa.field("height", pa.int32()),
         pa.field("width", pa.int32()),
-        # Federated labels: categories not labelled exhaustively / verified absent (LVIS, OpenImages).
+        # Federated labels (LVIS, Open Images): categories not exhaustive / verified absent.
         pa.field("not_exhaustive", pa.list_(pa.string())),
         pa.field("negative", pa.list_(pa.string())),
         # A ledger word, such as "malformed_image_entry"; null for a good row.
