@@ -334,12 +334,13 @@ class IngestPlan:
 
 def known_images(dataset: Dataset) -> pa.Table:
     """image_id and shard of every image of a dataset."""
-    tables = [pa.table({"image_id": pa.array([], pa.string()), "shard": pa.array([], pa.string())})]
+    ids: list[str] = []
+    shards: list[str] = []
     for cell in dataset.manifest.of_layer(schemas.IMAGE_INDEX):
-        ids = dataset.table(cell.shard, schemas.IMAGE_INDEX, columns=["image_id"])
-        shard = pa.array([cell.shard] * ids.num_rows, pa.string())
-        tables.append(ids.append_column("shard", shard))
-    return pa.concat_tables(tables)
+        found = dataset.table(cell.shard, schemas.IMAGE_INDEX, columns=["image_id"])
+        ids += found["image_id"].to_pylist()
+        shards += [cell.shard] * found.num_rows
+    return pa.table({"image_id": pa.array(ids, pa.string()), "shard": pa.array(shards, pa.string())})
 
 
 def _name_table(names: Mapping[str, str]) -> pa.Table:

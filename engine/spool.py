@@ -81,7 +81,7 @@ class Spool:
 
     def table(self, sql: str, **values: str | int) -> pa.Table:
         """An answer as Arrow."""
-        return self.connection.execute(sql, values or None).to_arrow_table()
+        return self.connection.sql(sql, params=values or None).to_arrow_table()
 
     def category_names(self) -> dict[str, str]:
         """Source category id -> name.
