@@ -1,0 +1,240 @@
+"""What a commit has to show, shard by shard: boxes joined by position with their chosen masks.
+
+A row's mask is the one its verdict names, or a single layer's own choice. Crowds and group-of boxes
+are never prompted, so they come through whatever the verdict says, with a human mask or with none.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from manifests.dataset import Dataset
+from manifests.errors import ObjectDamagedError, RefError
+from manifests.kept_masks import KEPT_MASK_FIELDS, Choice, aligned_table, gather_masks
+from manifests.schemas import (
+    ABSENT,
+    BOXES,
+    IMAGE_INDEX,
+    IMAGE_INDEX_SCHEMA,
+    MASKS_HUMAN,
+    OK,
+    VERDICTS,
+)
+
+IMAGE_QUARANTINED = "image_quarantined"
+UNEXPLAINED = "unexplained"
+HUMAN = MASKS_HUMAN.removeprefix("masks/")
+
+KEPT_IMAGES_SCHEMA = IMAGE_INDEX_SCHEMA.append(
+    # The row in the shard's `image_index`, which annotations refer to.
+    pa.field("image_row", pa.int32(), nullable=False)
+)
+
+KEPT_SCHEMA = pa.schema(
+    [
+        pa.field("annotation_id", pa.string(), nullable=False),
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("image_row", pa.int32(), nullable=False),
+        pa.field("category", pa.string(), nullable=False),
+        pa.field("box_xyxy", pa.list_(pa.float32(), 4), nullable=False),
+        pa.field("is_crowd", pa.bool_(), nullable=False),
+        pa.field("is_group_of", pa.bool_(), nullable=False),
+        pa.field("flags", pa.list_(pa.string()), nullable=False),
+        pa.field("box_score", pa.float32()),
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("source_annotation_id", pa.string()),
+        pa.field("height", pa.int32(), nullable=False),
+        pa.field("width", pa.int32(), nullable=False),
+        # Whose mask it is ("human" for the humans'); null: a crowd or group-of box without one.
+        pa.field("teacher", pa.string()),
+        *KEPT_MASK_FIELDS,
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptOptions:
+    """Which rows and whose masks.
+
+    Attributes:
+        layer: a `masks/<teacher>` whose own choices to take without verdicts; None: verdicts.
+        include_quarantined: also images that the ingest policy keeps away from teachers.
+        boxes_only_crowds: also crowd and group-of boxes, which as a rule have no mask.
+    """
+
+    layer: str | None = None
+    include_quarantined: bool = False
+    boxes_only_crowds: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptShard:
+    """One shard's share: `skipped` says by reason what became of every other row of `boxes`.
+
+    Attributes:
+        images: KEPT_IMAGES_SCHEMA, in the order of `image_index`.
+        annotations: KEPT_SCHEMA, in the order of `boxes`.
+    """
+
+    shard: str
+    images: pa.Table
+    annotations: pa.Table
+    skipped: Mapping[str, int]
+
+
+def kept_images(dataset: Dataset, shard: str, *, include_quarantined: bool = False) -> pa.Table:
+    """A shard's images with KEPT_IMAGES_SCHEMA, quarantined ones only if asked for."""
+    index = dataset.table(shard, IMAGE_INDEX)
+    rows = pa.array(np.arange(index.num_rows, dtype=np.int32))
+    images = pa.table([*index.columns, rows], schema=KEPT_IMAGES_SCHEMA)
+    return images if include_quarantined else images.filter(pc.is_null(images["quarantine"]))
+
+
+def kept_shards(dataset: Dataset, options: KeptOptions) -> Iterator[KeptShard]:
+    """The shards in the order of ingest, each read when it is asked for.
+
+    Raises:
+        RefError: the commit, or a shard of it, lacks the verdicts or the layer.
+        ObjectDamagedError: layers of a shard contradict each other.
+    """
+    check_layer(dataset, options.layer)
+    for shard in dataset.manifest.shards():
+        yield _kept_shard(dataset, shard, options)
+
+
+def check_layer(dataset: Dataset, layer: str | None) -> None:
+    """Looks, in the manifest alone, whether every shard has what masks are to be chosen by.
+
+    Raises:
+        RefError: none has, or some have not; the message says what to run.
+    """
+    wanted = layer or VERDICTS
+    boxes = [cell for cell in dataset.manifest.of_layer(BOXES) if cell.num_rows]
+    have = {cell.shard for cell in dataset.manifest.of_layer(wanted)}
+    lacking = [cell.shard for cell in boxes if cell.shard not in have]
+    here = f"commit {dataset.commit_id[:12]}"
+    if boxes and not have:
+        names = [name for name in dataset.manifest.layers() if name.startswith("masks/")]
+        raise RefError(
+            f"{here} has no layer '{wanted}'; run 'maskmill filter' first, or export a layer of "
+            f"masks without verdicts: {', '.join(names) or 'there is none yet'}"
+        )
+    if lacking and wanted != MASKS_HUMAN:  # many a source has no human masks
+        step = "label" if layer else "filter"
+        raise RefError(
+            f"{here} has no '{wanted}' for {len(lacking)} of {len(boxes)} shards, the first is "
+            f"{lacking[0][:12]}; run 'maskmill {step}', then export its commit"
+        )
+
+
+def _kept_shard(dataset: Dataset, shard: str, options: KeptOptions) -> KeptShard:
+    images = kept_images(dataset, shard, include_quarantined=options.include_quarantined)
+    cell = dataset.manifest.get(shard, BOXES)
+    if cell is None or not cell.num_rows:
+        nothing = KEPT_SCHEMA.empty_table()
+        return KeptShard(shard=shard, images=images, annotations=nothing, skipped={})
+    boxes = dataset.table(shard, BOXES)
+    choice = _choose(dataset, shard, boxes, options)
+    on_image = _is_in(boxes["image_row"], images["image_row"])
+    wanted = choice.wanted & on_image
+    reasons = np.where(on_image, choice.reasons, IMAGE_QUARANTINED)[~wanted]
+    rows = np.flatnonzero(wanted)
+    return KeptShard(
+        shard=shard,
+        images=images,
+        annotations=_join(dataset, shard, boxes, choice, rows),
+        skipped=dict(sorted(Counter(reasons.tolist()).items())),
+    )
+
+
+def _choose(dataset: Dataset, shard: str, boxes: pa.Table, options: KeptOptions) -> Choice:
+    choice = (
+        _choose_by_layer(dataset, shard, boxes, options.layer)
+        if options.layer
+        else _choose_by_verdicts(dataset, shard, boxes)
+    )
+    crowds = _as_numpy(pc.or_(boxes["is_crowd"], boxes["is_group_of"]))
+    if not options.boxes_only_crowds or not crowds.any():
+        return choice
+    bare = crowds & ~choice.wanted
+    humans = bare & (_statuses(dataset, shard, MASKS_HUMAN, boxes.num_rows) == OK)
+    teachers = choice.teachers.copy()
+    teachers[bare], teachers[humans] = None, HUMAN
+    return Choice(
+        wanted=choice.wanted | crowds,
+        teachers=teachers,
+        candidates=np.where(bare, 0, choice.candidates),
+        reasons=choice.reasons,
+    )
+
+
+def _choose_by_layer(dataset: Dataset, shard: str, boxes: pa.Table, layer: str) -> Choice:
+    statuses = _statuses(dataset, shard, layer, boxes.num_rows)
+    return Choice(
+        wanted=statuses == OK,
+        teachers=np.full(boxes.num_rows, layer.removeprefix("masks/"), dtype=object),
+        candidates=np.zeros(boxes.num_rows, dtype=np.int64),
+        reasons=statuses,
+    )
+
+
+def _statuses(dataset: Dataset, shard: str, layer: str, num_rows: int) -> NDArray[np.object_]:
+    """[N] status, or the reason where one is given; a shard without human masks is all absent."""
+    if dataset.manifest.get(shard, layer) is None:
+        return np.full(num_rows, ABSENT, dtype=object)
+    table = aligned_table(dataset, shard, layer, num_rows, columns=["status", "reason"])
+    is_ok = pc.equal(table["status"], OK)
+    shown = pc.if_else(is_ok, OK, pc.coalesce(table["reason"], table["status"]))
+    return _as_numpy(shown)
+
+
+def _choose_by_verdicts(dataset: Dataset, shard: str, boxes: pa.Table) -> Choice:
+    verdicts = aligned_table(dataset, shard, VERDICTS, boxes.num_rows, columns=None)
+    wanted = _as_numpy(verdicts["keep"])
+    teachers = _as_numpy(verdicts["teacher"])
+    if (wanted & (teachers == None)).any():  # noqa: E711  elementwise
+        raise ObjectDamagedError(
+            f"verdicts of shard {shard[:12]} keep a row without naming a teacher; "
+            "run 'maskmill filter' again"
+        )
+    return Choice(
+        wanted=wanted,
+        teachers=teachers,
+        candidates=_as_numpy(verdicts["candidate"]).astype(np.int64),
+        reasons=_as_numpy(pc.coalesce(verdicts["reason"], UNEXPLAINED)),
+    )
+
+
+def _join(
+    dataset: Dataset, shard: str, boxes: pa.Table, choice: Choice, rows: NDArray[np.int64]
+) -> pa.Table:
+    boxes_kept = boxes.take(pa.array(rows))
+    sizes = dataset.table(shard, IMAGE_INDEX, columns=["height", "width"]).take(
+        boxes_kept["image_row"]
+    )
+    masks = gather_masks(dataset, shard, choice, rows, num_rows=boxes.num_rows)
+    columns: dict[str, Any] = {  # Any: Arrow arrays have no types
+        name: boxes_kept["score" if name == "box_score" else name]
+        for name in KEPT_SCHEMA.names[:11]
+    }
+    columns |= {"height": sizes["height"], "width": sizes["width"]}
+    columns["teacher"] = pa.array(choice.teachers[rows].tolist(), pa.string())
+    columns |= {name: masks[name] for name in masks.column_names}
+    return pa.table(columns, schema=KEPT_SCHEMA)
+
+
+def _is_in(values: pa.ChunkedArray, wanted: pa.ChunkedArray) -> NDArray[np.bool_]:
+    return _as_numpy(pc.is_in(values, value_set=wanted.combine_chunks()))
+
+
+def _as_numpy(column: pa.ChunkedArray) -> NDArray[Any]:  # Any: the column's own type
+    values: NDArray[Any] = np.asarray(column.to_numpy())
+    return values

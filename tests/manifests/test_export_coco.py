@@ -1,0 +1,360 @@
+"""COCO export: what pycocotools reads is what the store holds, and nothing leaves the folder."""
+
+from __future__ import annotations
+
+import io
+import json
+import tracemalloc
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import numpy as np
+import pyarrow as pa
+import pytest
+from PIL import Image
+from pycocotools.coco import COCO
+
+from manifests import rle, schemas
+from manifests.commit import Category
+from manifests.dataset import Dataset
+from manifests.errors import InputError, ObjectDamagedError, RefError
+from manifests.export import export
+from manifests.export_plan import ExportOptions
+
+WIDE = (30, 50)
+
+
+def ring(size_hw: tuple[int, int] = WIDE) -> np.ndarray:
+    """A mask with a hole and a part of its own."""
+    mask = np.zeros(size_hw, dtype=np.uint8)
+    mask[4:20, 6:30] = 1
+    mask[8:14, 10:18] = 0
+    mask[22:25, 33:41] = 1
+    return mask
+
+
+def run(dataset: Dataset, target: Path | str, **options: Any) -> dict[str, Any]:
+    export(dataset, str(target), format="coco", options=ExportOptions(**options), ref="main")
+    with fsspec.open(f"{target}/instances.json") as file:
+        return json.load(file)
+
+
+def coco_of(path: Path) -> COCO:
+    with redirect_stdout(io.StringIO()):
+        return COCO(str(path))
+
+
+def a_dataset(builder: Any) -> Dataset:
+    """Two shards: plain, crowd, group-of, dropped, quarantined, and an image without boxes."""
+    builder.image("photos/a.jpg", size_hw=WIDE, source_image_id="41")
+    builder.box("shoe", (6, 4, 41, 25), mask=ring(), score=0.5, flags=["occluded"])
+    builder.box("hat", (0, 0, 5, 5), keep=False, reason="low_confidence")
+    builder.box("shoe", (1.5, 2.25, 9.5, 7), teacher=None, keep=False, is_crowd=True)
+    builder.image("photos/empty.jpg", source_image_id="42")
+    builder.shard()
+    builder.image("photos/b.jpg", size_hw=(40, 16), source_image_id="43")
+    builder.box("hat", (2, 3, 9, 30), source_annotation_id="11")
+    human = np.zeros((40, 16), dtype=np.uint8)
+    human[5:9, 2:4] = 1
+    builder.box(
+        "hat",
+        (0, 0, 16, 20),
+        teacher=None,
+        keep=False,
+        is_group_of=True,
+        layers={schemas.MASKS_HUMAN: _row(human)},
+        source_annotation_id="12",
+    )
+    builder.image("photos/dark.jpg", source_image_id="44", quarantine="too_dark")
+    builder.box("hat", (1, 1, 9, 9), source_annotation_id="13")
+    builder.shard()
+    return builder.commit(
+        (Category(name="shoe", supercategory="wear", source_ids={"shop": "90"}),)
+        + (Category(name="hat", source_ids={"shop": "7"}),)
+    )
+
+
+def _row(mask: np.ndarray) -> dict[str, Any]:
+    row: dict[str, Any] = dict.fromkeys(schemas.MASKS_SCHEMA.names)
+    height, width = mask.shape
+    shown = {"status": "ok", "height": height, "width": width, "candidates": []}
+    return row | shown | {"counts": rle.encode(mask), "area_px": int(mask.sum())}
+
+
+@pytest.mark.parametrize("polygons", [False, True])
+def test_pycocotools_reads_the_masks_of_the_store(
+    builder: Any, tmp_path: Path, polygons: bool
+) -> None:
+    dataset = a_dataset(builder)
+    run(dataset, tmp_path / "out", polygons=polygons)
+    coco = coco_of(tmp_path / "out" / "instances.json")
+    plain = coco.loadAnns(coco.getAnnIds(iscrowd=False))
+    assert [entry["image_id"] for entry in plain] == [41, 43]
+    assert (coco.annToMask(plain[0]) == ring()).all()
+    assert coco.annToMask(plain[1]).shape == (40, 16)
+    assert coco.annToMask(plain[1]).sum() == 7 * 27 == plain[1]["area"]
+    assert isinstance(plain[0]["segmentation"], list) == polygons
+
+
+def test_every_field_survives(builder: Any, tmp_path: Path) -> None:
+    first = run(a_dataset(builder), tmp_path / "out")["annotations"][0]
+    assert first.pop("maskmill_annotation_id")
+    assert first.pop("segmentation")["size"] == [30, 50]
+    assert first == {
+        "id": 1,
+        "image_id": 41,
+        "category_id": 90,
+        "iscrowd": 0,
+        "bbox": [6, 4, 35, 21],
+        "area": int(ring().sum()),
+        "score": 0.875,
+        "box_score": 0.5,
+        "teacher": "mobile_sam",
+        "flags": ["occluded"],
+        "source": "shop",
+        "source_annotation_id": "1",
+    }
+
+
+def test_crowd_and_group_of_survive(builder: Any, tmp_path: Path) -> None:
+    run(a_dataset(builder), tmp_path / "out", polygons=True)
+    coco = coco_of(tmp_path / "out" / "instances.json")
+    crowd, group = coco.loadAnns(coco.getAnnIds(iscrowd=True))
+    assert crowd["bbox"] == [1.5, 2.25, 8, 4.75]
+    expected = np.zeros(WIDE, dtype=np.uint8)
+    expected[2:7, 1:10] = 1  # every pixel that the box touches
+    assert (coco.annToMask(crowd) == expected).all()
+    assert crowd["area"] == expected.sum()
+    assert "teacher" not in crowd
+    assert "is_group_of" not in crowd
+    assert group["is_group_of"] is True
+    assert group["teacher"] == "human"
+    assert coco.annToMask(group).sum() == 8
+
+
+def test_summary_accounts_for_every_image_and_box(builder: Any, tmp_path: Path) -> None:
+    dataset = a_dataset(builder)
+    summary = export(dataset, str(tmp_path / "out"), format="coco")
+    assert (summary.num_images, summary.num_quarantined_images) == (3, 1)
+    assert summary.num_annotations == 4
+    assert summary.num_skipped == {"image_quarantined": 1, "low_confidence": 1}
+    files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    assert summary.num_files == len(files) == 2
+    assert summary.num_bytes == sum(path.stat().st_size for path in files)
+
+
+def test_quarantined_images_on_request(builder: Any, tmp_path: Path) -> None:
+    data = run(a_dataset(builder), tmp_path / "out", include_quarantined=True)
+    assert data["images"][-1]["quarantine"] == "too_dark"
+    assert len(data["annotations"]) == 5
+
+
+def test_same_commit_same_bytes(builder: Any, tmp_path: Path) -> None:
+    dataset = a_dataset(builder)
+    for name in ("one", "two"):
+        run(dataset, tmp_path / name, images=True)
+    one, two = (_files(tmp_path / name) for name in ("one", "two"))
+    assert one == two
+    assert len(one) == 5
+
+
+def _files(folder: Path) -> dict[str, bytes]:
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+
+
+def test_info_names_the_commit_and_no_clock(builder: Any, tmp_path: Path) -> None:
+    dataset = a_dataset(builder)
+    info = run(dataset, tmp_path / "out")["info"]
+    assert info["maskmill_commit"] == dataset.commit_id
+    assert info["maskmill_ref"] == "main"
+    assert info["date_created"] == dataset.commit.time
+
+
+def test_ids_count_from_1_where_sources_mix(builder: Any, tmp_path: Path) -> None:
+    for source in ("left", "right"):
+        builder.image("a.jpg", source=source, source_image_id="5")
+        builder.box("hat", (1, 1, 9, 9), source_annotation_id="5")
+    builder.shard()
+    categories = (Category(name="hat", source_ids={"left": "3", "right": "4"}),)
+    data = run(builder.commit(categories), tmp_path / "out", images=True)
+    assert [image["id"] for image in data["images"]] == [1, 2]
+    assert [image["file_name"] for image in data["images"]] == ["left/a.jpg", "right/a.jpg"]
+    assert [image["original_file_name"] for image in data["images"]] == ["a.jpg", "a.jpg"]
+    assert [entry["id"] for entry in data["annotations"]] == [1, 2]
+    assert [entry["image_id"] for entry in data["annotations"]] == [1, 2]
+    assert data["categories"][0]["id"] == 1
+    assert (tmp_path / "out/images/left/a.jpg").is_file()
+    assert (tmp_path / "out/images/right/a.jpg").is_file()
+
+
+@pytest.mark.parametrize("odd", ["0", "-3", "x7", "007", "5", "9" * 30, "²"])
+def test_odd_source_ids_are_replaced_all_or_none(builder: Any, tmp_path: Path, odd: str) -> None:
+    builder.image("a.jpg", source_image_id="5")
+    builder.image("b.jpg", source_image_id=odd)
+    builder.shard()
+    data = run(builder.commit(), tmp_path / "out")
+    assert [image["id"] for image in data["images"]] == [1, 2]
+
+
+def test_federated_flags_keep_lvis_names(builder: Any, tmp_path: Path) -> None:
+    builder.image("a.jpg", not_exhaustive=["hat"], negative=["tie", "shoe"])
+    builder.shard()
+    data = run(builder.commit((Category(name="hat"), Category(name="shoe"))), tmp_path / "out")
+    assert [c["name"] for c in data["categories"]] == ["hat", "shoe", "tie"]
+    assert data["images"][0]["not_exhaustive_category_ids"] == [1]
+    assert data["images"][0]["neg_category_ids"] == [2, 3]
+
+
+HOSTILE = [
+    "../../outside.jpg",
+    "/etc/passwd.jpg",
+    "..\\..\\windows.jpg",
+    "C:\\temp\\x.jpg",
+    "nul\0byte.jpg",
+    "x" * 300 + ".jpg",
+    "/".join(["deep"] * 400) + "/y.jpg",
+    "..",
+    "",
+    "new\nline.jpg",
+    "a.jpg",
+    "A.JPG",
+    "a.jpg/inner.jpg",
+    "a.jpg",
+]
+
+
+def test_hostile_file_names_stay_inside(builder: Any, tmp_path: Path) -> None:
+    for number, name in enumerate(HOSTILE):
+        builder.image(name, source_image_id=str(number + 1), source="../evil")
+    builder.shard()
+    data = run(builder.commit(), tmp_path / "deep" / "out", images=True)
+    root = tmp_path / "deep" / "out"
+    outside = {path for path in tmp_path.rglob("*.[jJ]*") if root not in path.parents}
+    assert not {path for path in outside if "store" not in path.parts}
+    names = [image["file_name"] for image in data["images"]]
+    assert len({name.casefold() for name in names}) == len(HOSTILE)
+    assert [image["original_file_name"] for image in data["images"]] == HOSTILE
+    for image in data["images"]:
+        path = (root / "images" / image["file_name"]).resolve()
+        assert path.is_relative_to(root.resolve() / "images")
+        with Image.open(path) as opened:
+            assert opened.size == (image["width"], image["height"])
+
+
+def test_images_get_the_extension_of_their_bytes(builder: Any, tmp_path: Path) -> None:
+    builder.image("scan.tif", image_format="png")
+    builder.image("photo.JPG")
+    builder.shard()
+    dataset = builder.commit()
+    with_files = run(dataset, tmp_path / "files", images=True)
+    assert [i["file_name"] for i in with_files["images"]] == ["scan.png", "photo.JPG"]
+    without = run(dataset, tmp_path / "bare")
+    assert [i["file_name"] for i in without["images"]] == ["scan.tif", "photo.JPG"]
+
+
+def test_empty_dataset_loads(builder: Any, tmp_path: Path) -> None:
+    data = run(builder.commit(), tmp_path / "out")
+    assert data["images"] == data["annotations"] == data["categories"] == []
+    assert not coco_of(tmp_path / "out" / "instances.json").imgs
+
+
+def test_layer_is_exported_without_verdicts(builder: Any, tmp_path: Path) -> None:
+    builder.image("a.jpg")
+    builder.box("hat", (1, 1, 9, 9), keep=False)
+    builder.shard(verdicts=False)
+    dataset = builder.commit()
+    assert len(run(dataset, tmp_path / "out", layer="masks/mobile_sam")["annotations"]) == 1
+    with pytest.raises(RefError, match="run 'maskmill filter' first.*masks/mobile_sam"):
+        run(dataset, tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
+def test_memory_url(builder: Any, tmp_path: Path) -> None:
+    dataset = a_dataset(builder)
+    target = f"memory://{tmp_path.name}-coco"
+    far = run(dataset, target, images=True)
+    assert far == run(dataset, tmp_path / "near", images=True)
+    files = fsspec.filesystem("memory")
+    assert len(files.find(f"/{tmp_path.name}-coco/images")) == 3
+    with pytest.raises(InputError, match="is not empty"):
+        run(dataset, target)
+    run(dataset, target, overwrite=True)
+    assert not files.find(f"/{tmp_path.name}-coco/images")
+
+
+def test_overwrite_replaces_an_export_and_nothing_else(builder: Any, tmp_path: Path) -> None:
+    dataset, out = a_dataset(builder), tmp_path / "out"
+    run(dataset, out, images=True)
+    (out / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match=r"out is not empty"):
+        run(dataset, out)
+    run(dataset, out, overwrite=True)
+    assert sorted(path.name for path in out.iterdir()) == [
+        "instances.json",
+        "maskmill_export.json",
+        "notes.txt",
+    ]
+
+
+def test_overwrite_refuses_what_is_no_export(builder: Any, tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "thesis.tex").write_text("years")
+    with pytest.raises(InputError, match="is not an export and is not overwritten"):
+        run(a_dataset(builder), tmp_path / "home", overwrite=True)
+    with pytest.raises(InputError, match="is a file"):
+        run(a_dataset(builder), tmp_path / "home" / "thesis.tex", overwrite=True)
+    assert (tmp_path / "home" / "thesis.tex").read_text() == "years"
+
+
+def test_failure_leaves_nothing_and_the_old_export(builder: Any, tmp_path: Path) -> None:
+    dataset, out = a_dataset(builder), tmp_path / "out"
+    run(dataset, out)
+    before = _files(out)
+    shard = dataset.manifest.shards()[-1]
+    path = Path(builder.store.root) / "objects" / shard[:2] / shard
+    path.write_bytes(path.read_bytes()[:600])
+    with pytest.raises(ObjectDamagedError, match="ends early"):
+        run(dataset, out, images=True, overwrite=True)
+    assert _files(out) == before
+    with pytest.raises(ObjectDamagedError, match="ends early"):
+        run(dataset, tmp_path / "new", images=True)
+    assert not (tmp_path / "new").exists()
+
+
+def test_unknown_format_names_those_there_are(builder: Any, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="expected one of coco, .*got 'voc'"):
+        export(builder.commit(), str(tmp_path / "out"), format="voc")
+
+
+def test_memory_does_not_grow_with_annotations(builder: Any, tmp_path: Path) -> None:
+    few = _peak_bytes(_many(builder, num_shards=2), tmp_path / "few")
+    many = _peak_bytes(_many(builder, num_shards=10), tmp_path / "many")
+    # 20,000 more annotations; as Python dictionaries they would take some 30 MB.
+    assert many < few + 2 * 2**20
+
+
+def _many(builder: Any, *, num_shards: int) -> Dataset:
+    while len({cell.shard for cell in builder.cells}) < num_shards:
+        builder.image("a.jpg", source_image_id=str(len(builder.cells) + 1))
+        builder.box("hat", (1, 1, 9, 9), source_annotation_id=str(len(builder.cells)))
+        for name in ("boxes", "verdicts"):
+            setattr(builder, name, getattr(builder, name) * 2500)
+        builder.masks = {layer: rows * 2500 for layer, rows in builder.masks.items()}
+        builder.shard()
+    return builder.commit()
+
+
+def _peak_bytes(dataset: Dataset, target: Path) -> int:
+    pool = pa.proxy_memory_pool(pa.default_memory_pool())
+    before = pa.default_memory_pool()
+    pa.set_memory_pool(pool)
+    tracemalloc.start()
+    try:
+        export(dataset, str(target), format="coco")
+        return tracemalloc.get_traced_memory()[1] + pool.max_memory()
+    finally:
+        tracemalloc.stop()
+        pa.set_memory_pool(before)
