@@ -14,7 +14,7 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
@@ -59,6 +59,7 @@ class JobProgress:
     num_tasks_found: int
     num_images: int
     num_images_done: int
+    num_masks_done: int
     running: Progress
 
 
@@ -107,22 +108,23 @@ class Driver:
             JobInterruptedError: SIGINT or SIGTERM; finished tasks stay done.
             JobError: something that no repetition can mend.
         """
-        unfinished = [payload for payload in payloads if not self._is_done(payload)]
-        found = len(payloads) - len(unfinished)
-        for payload in unfinished:
-            self._schedule(_Node(payload=payload, start=0))
+        for payload in payloads:
+            if not self._is_done(payload):
+                self._schedule(_Node(payload=payload, start=0))
+        sizes = {payload.work_key: payload.num_items for payload in payloads}
+        found = sum(key in self._records for key in sizes)
         with _stop_on_signal() as stopped:
             while self._ready or self._running:
                 if stopped.is_set():
                     raise JobInterruptedError(
-                        f"stopped: {len(self._records)} of {len(payloads)} shards are done and "
-                        "kept; run the same command again to go on"
+                        f"stopped: {sum(key in self._records for key in sizes)} of {len(sizes)} "
+                        "tasks are done and kept; run the same command again to go on"
                     )
                 self._submit_ready()
                 for outcome in self._pool.wait(_WAIT_S):
                     self._settle(outcome)
-                self._on_progress(self._progress(payloads, found))
-        self._on_progress(self._progress(payloads, found))
+                self._on_progress(self._progress(sizes, found))
+        self._on_progress(self._progress(sizes, found))
         return [self._records[payload.work_key] for payload in payloads]
 
     def _is_done(self, payload: Payload) -> bool:
@@ -224,22 +226,28 @@ class Driver:
         again = _Node(payload=whole, start=0, parts=node.parts, failures=node.failures)
         self._schedule(again)
 
-    def _progress(self, payloads: Sequence[Payload], found: int) -> JobProgress:
+    def _progress(self, sizes: Mapping[str, int], found: int) -> JobProgress:
+        done = [size for key, size in sizes.items() if key in self._records]
         return JobProgress(
-            num_tasks=len(payloads),
-            num_tasks_done=sum(payload.work_key in self._records for payload in payloads),
+            num_tasks=len(sizes),
+            num_tasks_done=len(done),
             num_tasks_found=found,
-            num_images=sum(payload.num_items for payload in payloads),
-            num_images_done=sum(
-                payload.num_items for payload in payloads if payload.work_key in self._records
+            num_images=sum(sizes.values()),
+            num_images_done=sum(done),
+            num_masks_done=sum(
+                _num_masks(self._records[key]) for key in sizes if key in self._records
             ),
             running=self._pool.progress(),
         )
 
 
+def _num_masks(record: ResultRecord) -> int:
+    return sum(row.kept for row in record.ledger if row.layer.startswith("masks/"))
+
+
 @contextmanager
 def _stop_on_signal() -> Iterator[threading.Event]:
-    """Ctrl-C and SIGTERM set a flag, so that the loop ends between two waits; a second one kills."""
+    """Ctrl-C and SIGTERM set a flag: the loop ends between two waits; a second one ends at once."""
     stopped = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stopped

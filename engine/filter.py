@@ -1,4 +1,4 @@
-"""Filter: a policy over raw signals becomes the `verdicts` layer. No image is read, no teacher run."""
+"""Filter: a policy over raw signals becomes the `verdicts` layer, with no image and no teacher."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Label: a teacher draws a mask for every box of a ref, one shard a task, into `masks/<teacher>`."""
+"""Label: a teacher draws a mask for every box, one shard a task, into `masks/<teacher>`."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def label(
         WeightsError: the teacher's weights are not to be had.
         JobError, JobInterruptedError: the job did not finish; finished shards are kept.
         CommitConflictError: the branch moved meanwhile.
-        NothingToCommitError: the layer is there already, from this teacher with these weights and settings.
+        NothingToCommitError: the layer is there already, from this teacher, weights and settings.
     """
     from teachers import registry
 

@@ -97,7 +97,7 @@ class LabelWorker:
     def _decoded(
         self, shard: _Shard, decoders: ThreadPoolExecutor
     ) -> Iterator[tuple[_Prompted, ImageRgb]]:
-        """Images in order, decoded a few ahead; one that no longer decodes is recorded as failed."""
+        """Images in order, decoded a few ahead; rows of one that no longer decodes are failed."""
         ahead: deque[tuple[_Prompted, Future[ImageRgb]]] = deque()
         todo = shard.prompts()
         spans = [shard.span(prompted.image_row) for prompted in todo]

@@ -270,7 +270,7 @@ class IngestPlan:
         )
 
     def _name_federated_lists(self) -> None:
-        """Category ids of `not_exhaustive` and `negative` become names; unknown ones are left out."""
+        """Category ids of `not_exhaustive` and `negative` become names; unknown ones go."""
         for column in ("not_exhaustive", "negative"):
             self._spool.run(
                 f"""
@@ -340,7 +340,9 @@ def known_images(dataset: Dataset) -> pa.Table:
         found = dataset.table(cell.shard, schemas.IMAGE_INDEX, columns=["image_id"])
         ids += found["image_id"].to_pylist()
         shards += [cell.shard] * found.num_rows
-    return pa.table({"image_id": pa.array(ids, pa.string()), "shard": pa.array(shards, pa.string())})
+    return pa.table(
+        {"image_id": pa.array(ids, pa.string()), "shard": pa.array(shards, pa.string())}
+    )
 
 
 def _name_table(names: Mapping[str, str]) -> pa.Table:

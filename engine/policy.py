@@ -17,7 +17,7 @@ that teacher; a signal that is not a number always drops the mask.
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,12 +25,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.settings import with_overrides
 from manifests.errors import InputError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """One kind of rule: which column it reads, on which side its bound lies, and its drop reason."""
+    """A kind of rule: the column it reads, the side its bound lies on, and its drop reason."""
 
     column: str
     is_minimum: bool
@@ -104,8 +105,10 @@ class Policy:
         )
 
     @staticmethod
-    def load(path: str) -> Policy:
+    def load(path: str, *, overrides: Sequence[str] = ()) -> Policy:
         """A policy from a TOML file, or from the name of one that comes with maskmill.
+
+        `overrides` are words such as `rules.min_box_iou=0.8`.
 
         Raises:
             InputError: there is no such file, it is not TOML, or not a policy.
@@ -121,7 +124,7 @@ class Policy:
             ) from error
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise InputError(f"policy '{path}' is not TOML: {error}") from error
-        return Policy.from_mapping({"name": file.stem, **values})
+        return Policy.from_mapping(with_overrides({"name": file.stem, **values}, list(overrides)))
 
 
 def judge(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from manifests.errors import JobError
 log = logging.getLogger(__name__)
 
 _MAX_FAILED_STARTS = 3
-_POLL_PROGRESS_S = 1.0
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -262,8 +263,7 @@ class RayPool:
         try:
             return self._ray.get(ref)
         except self._ray.exceptions.RayError as error:
-            detail = f"{type(error).__name__}: {error}".splitlines()[0][:500]
-            return TaskFailure(reason="worker_died", detail=detail)
+            return TaskFailure(reason="worker_died", detail=_root_cause(error))
 
     def _ask_progress(self, actor: _Actor) -> None:
         if actor.asked is None:
@@ -275,6 +275,12 @@ class RayPool:
             actor.asked = None
             if isinstance(answer, Progress):
                 actor.progress = answer
+
+
+def _root_cause(error: Exception) -> str:
+    """Ray puts the remote traceback into the message; its last line is what went wrong."""
+    lines = [line.strip() for line in _COLOUR.sub("", str(error)).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[-1] if lines else 'no message'}"[:500]
 
 
 def _is_overdue(actor: _Actor) -> bool:

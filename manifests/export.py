@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
 
-from manifests import export_coco
+from manifests import export_coco, export_webdataset, export_yolo
 from manifests.dataset import Dataset
 from manifests.errors import InputError
 from manifests.export_images import plan_images
@@ -40,6 +40,10 @@ class Format:
 
 FORMATS: dict[str, Format] = {
     "coco": Format(write=export_coco.write_coco, entries=export_coco.ENTRIES, with_images=False),
+    "yolo": Format(write=export_yolo.write_yolo, entries=export_yolo.ENTRIES, flat_names=True),
+    "webdataset": Format(
+        write=export_webdataset.write_webdataset, entries=export_webdataset.ENTRIES
+    ),
 }
 
 

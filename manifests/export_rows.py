@@ -112,6 +112,7 @@ def annotation_rows(
     first: int,
     image_ids: Mapping[int, int],
     polygons: bool = False,
+    category_names: bool = False,
 ) -> Iterator[AnnotationRow]:
     """Rows of KEPT_SCHEMA as records.
 
@@ -119,6 +120,7 @@ def annotation_rows(
         first: the number of the first row, from 1.
         image_ids: `image_row` -> integer id.
         polygons: segmentations as polygons, except for crowds and empty masks.
+        category_names: also the category's name, for records that travel without the table.
     """
     for start in range(0, annotations.num_rows, _BATCH_ROWS):
         batch = annotations.slice(start, _BATCH_ROWS)
@@ -126,7 +128,9 @@ def annotation_rows(
         boxes_xyxy = np.asarray(batch["box_xyxy"].combine_chunks().flatten()).reshape(-1, 4)
         rows = batch.drop_columns("box_xyxy").to_pylist()
         for number, box_xyxy, row in zip(numbers, boxes_xyxy, rows, strict=True):
-            yield _annotation(row, box_xyxy, number, ids, image_ids, polygons)
+            made = _annotation(row, box_xyxy, number, ids, image_ids, polygons)
+            named = msgspec.structs.replace(made, category=row["category"])
+            yield named if category_names else made
 
 
 def _annotation(

@@ -8,7 +8,6 @@ and what stops it from removing anything else.
 
 from __future__ import annotations
 
-import fnmatch
 import os
 import shutil
 import tempfile
@@ -19,31 +18,14 @@ from typing import Protocol
 
 import msgspec
 
-from manifests.digest import canonical_json
 from manifests.errors import InputError, ObjectMissingError
+from manifests.export_marker import MARKER, Marker
 from manifests.store import Store, explained
 
-MARKER = "maskmill_export.json"
 _UNFINISHED = ".maskmill-unfinished"
 _OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "abfs", "az", "oci", "memory"}
 _MAX_PENDING_BYTES = 32 * 2**20
 _MAX_PENDING_FILES = 128
-
-
-class Marker(msgspec.Struct, frozen=True, kw_only=True):
-    """`maskmill_export.json`: what this folder is, and which of its entries an export made.
-
-    Attributes:
-        entries: `fnmatch` patterns of names directly in the folder.
-        state: "unfinished" or "finished".
-    """
-
-    format: str
-    commit: str
-    ref: str | None
-    maskmill: str
-    entries: tuple[str, ...]
-    state: str = "unfinished"
 
 
 class Target(Protocol):
@@ -142,10 +124,6 @@ def _disk_errors_explained(files: Store) -> Iterator[None]:
             raise
 
 
-def _is_entry(name: str, old: Marker) -> bool:
-    return any(fnmatch.fnmatchcase(name, pattern) for pattern in (*old.entries, MARKER))
-
-
 class _LocalTarget:
     """Writes below a hidden folder inside the target, so that a mount point will do as target."""
 
@@ -177,11 +155,11 @@ class _LocalTarget:
 
     def finish(self) -> None:
         done = msgspec.structs.replace(self._marker, state="finished")
-        self.write(MARKER, canonical_json(msgspec.to_builtins(done)))
+        self.write(MARKER, done.to_bytes())
         with explained(self._files.url, "file"):
             if self._old:
                 for path in self._root.iterdir():
-                    if _is_entry(path.name, self._old):
+                    if self._old.covers(path.name):
                         _remove(path)
             made = sorted(os.listdir(self._staging), key=lambda name: (name == MARKER, name))
             for name in made:
@@ -215,7 +193,7 @@ class _Uploads:
         if old:
             with explained(files.url, files.protocol):
                 for name in _names(files):
-                    if name != MARKER and _is_entry(name, old):
+                    if name != MARKER and old.covers(name):
                         files.fs.rm(f"{files.root}/{name}", recursive=True)
 
     def write(self, name: str, data: bytes) -> None:
@@ -254,7 +232,7 @@ class _Uploads:
         self._pending, self._pending_bytes = {}, 0
 
     def _put_marker(self, marker: Marker) -> int:
-        data = canonical_json(msgspec.to_builtins(marker))
+        data = marker.to_bytes()
         with explained(self._files.url, self._files.protocol):
             self._make_folders([f"{self._files.root}/{MARKER}"])
         self._files.overwrite(MARKER, data)

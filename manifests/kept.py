@@ -27,11 +27,12 @@ from manifests.schemas import (
     MASKS_HUMAN,
     OK,
     VERDICTS,
+    masks_layer,
 )
 
 IMAGE_QUARANTINED = "image_quarantined"
 UNEXPLAINED = "unexplained"
-HUMAN = MASKS_HUMAN.removeprefix("masks/")
+_LAYER_PREFIX = masks_layer("")
 
 KEPT_IMAGES_SCHEMA = IMAGE_INDEX_SCHEMA.append(
     # The row in the shard's `image_index`, which annotations refer to.
@@ -166,11 +167,11 @@ def _choose(dataset: Dataset, shard: str, boxes: pa.Table, options: KeptOptions)
         return choice
     bare = crowds & ~choice.wanted
     humans = bare & (_statuses(dataset, shard, MASKS_HUMAN, boxes.num_rows) == OK)
-    teachers = choice.teachers.copy()
-    teachers[bare], teachers[humans] = None, HUMAN
+    layers = choice.layers.copy()
+    layers[bare], layers[humans] = None, MASKS_HUMAN
     return Choice(
         wanted=choice.wanted | crowds,
-        teachers=teachers,
+        layers=layers,
         candidates=np.where(bare, 0, choice.candidates),
         reasons=choice.reasons,
     )
@@ -180,7 +181,7 @@ def _choose_by_layer(dataset: Dataset, shard: str, boxes: pa.Table, layer: str) 
     statuses = _statuses(dataset, shard, layer, boxes.num_rows)
     return Choice(
         wanted=statuses == OK,
-        teachers=np.full(boxes.num_rows, layer.removeprefix("masks/"), dtype=object),
+        layers=np.full(boxes.num_rows, layer, dtype=object),
         candidates=np.zeros(boxes.num_rows, dtype=np.int64),
         reasons=statuses,
     )
@@ -199,15 +200,15 @@ def _statuses(dataset: Dataset, shard: str, layer: str, num_rows: int) -> NDArra
 def _choose_by_verdicts(dataset: Dataset, shard: str, boxes: pa.Table) -> Choice:
     verdicts = aligned_table(dataset, shard, VERDICTS, boxes.num_rows, columns=None)
     wanted = _as_numpy(verdicts["keep"])
-    teachers = _as_numpy(verdicts["teacher"])
-    if (wanted & (teachers == None)).any():  # noqa: E711  elementwise
+    layers = _as_numpy(verdicts["teacher"])
+    if (wanted & (layers == None)).any():  # noqa: E711  elementwise
         raise ObjectDamagedError(
             f"verdicts of shard {shard[:12]} keep a row without naming a teacher; "
             "run 'maskmill filter' again"
         )
     return Choice(
         wanted=wanted,
-        teachers=teachers,
+        layers=layers,
         candidates=_as_numpy(verdicts["candidate"]).astype(np.int64),
         reasons=_as_numpy(pc.coalesce(verdicts["reason"], UNEXPLAINED)),
     )
@@ -226,7 +227,8 @@ def _join(
         for name in KEPT_SCHEMA.names[:11]
     }
     columns |= {"height": sizes["height"], "width": sizes["width"]}
-    columns["teacher"] = pa.array(choice.teachers[rows].tolist(), pa.string())
+    teachers = [name and name.removeprefix(_LAYER_PREFIX) for name in choice.layers[rows]]
+    columns["teacher"] = pa.array(teachers, pa.string())
     columns |= {name: masks[name] for name in masks.column_names}
     return pa.table(columns, schema=KEPT_SCHEMA)
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from manifests.dataset import Dataset
 from manifests.errors import ObjectDamagedError
-from manifests.schemas import MASKS_SCHEMA, OK, masks_layer
+from manifests.schemas import MASKS_SCHEMA, OK
 
 KEPT_MASK_FIELDS = [MASKS_SCHEMA.field(name) for name in ("counts", "area_px", "predicted_iou")]
 _COLUMNS = [column.name for column in KEPT_MASK_FIELDS]
@@ -19,10 +19,13 @@ _COLUMNS = [column.name for column in KEPT_MASK_FIELDS]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """For each row of `boxes`: is it wanted, whose mask, which of that teacher's; else why not."""
+    """For each row of `boxes`: is it wanted, the layer of its mask and which of its; else why not.
+
+    A wanted row without a layer has no mask.
+    """
 
     wanted: NDArray[np.bool_]
-    teachers: NDArray[np.object_]
+    layers: NDArray[np.object_]
     candidates: NDArray[np.int64]
     reasons: NDArray[np.object_]
 
@@ -30,17 +33,16 @@ class Choice:
 def gather_masks(
     dataset: Dataset, shard: str, choice: Choice, rows: NDArray[np.int64], *, num_rows: int
 ) -> pa.Table:
-    """KEPT_MASK_FIELDS of `rows`; nulls where no teacher is named. `num_rows` are the boxes'.
+    """KEPT_MASK_FIELDS of `rows`; nulls where no layer is named. `num_rows` are the boxes'.
 
     Raises:
         ObjectDamagedError: a chosen mask is not there, or a layer has other rows than the boxes.
     """
     schema = pa.schema(KEPT_MASK_FIELDS)
     pieces, places = [schema.empty_table()], [np.zeros(0, dtype=np.int64)]
-    teachers, candidates = choice.teachers[rows], choice.candidates[rows]
-    for teacher in sorted({name for name in teachers if name is not None}):
-        mine = teachers == teacher
-        layer = masks_layer(teacher)
+    layers, candidates = choice.layers[rows], choice.candidates[rows]
+    for layer in sorted({name for name in layers if name is not None}):
+        mine = layers == layer
         columns = ["status", *_COLUMNS, *(["candidates"] if candidates[mine].any() else [])]
         table = aligned_table(dataset, shard, layer, num_rows, columns=columns)
         for candidate in np.unique(candidates[mine]).tolist():
@@ -48,7 +50,7 @@ def gather_masks(
             chosen = table.take(pa.array(rows[place]))
             pieces.append(_candidate(chosen, candidate, f"{layer} of shard {shard[:12]}"))
             places.append(place)
-    without = np.flatnonzero(teachers == None)  # noqa: E711  elementwise
+    without = np.flatnonzero(layers == None)  # noqa: E711  elementwise
     pieces.append(pa.table({f.name: pa.nulls(without.size, f.type) for f in schema}))
     order = np.argsort(np.concatenate([*places, without]), kind="stable")
     return pa.concat_tables(pieces).take(pa.array(order))

@@ -113,16 +113,17 @@ def _annotations(elements: Sequence[AnnotationElement]) -> SourceBatch:
         ("missing_category_id", no_category),
         ("malformed_box", no_box),
     ]
+    defect = first_defect(defects, rows=len(elements))
     return annotation_batch(
         source_image_id=image_ids,
         source_annotation_id=ids,
         source_category_id=category_ids,
-        box_xyxy=box_column(boxes, missing=no_image | no_category | no_box),
+        box_xyxy=box_column(boxes, defect=defect),
         is_crowd=pa.array(_set([entry.iscrowd for entry in elements])),
         flags=_flags(elements),
         score=_score_column([entry.score for entry in elements]),
         segmentation=_segmentation_column([entry.segmentation for entry in elements]),
-        defect=first_defect(defects, rows=len(elements)),
+        defect=defect,
     )
 
 

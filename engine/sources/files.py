@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,10 +21,11 @@ _FILES_AT_ONCE = 512
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileText:
-    """A small file's content, or in `problem` why it could not be read."""
+    """A small file's content, empty where `is_missing`, or in `problem` why it is unreadable."""
 
     name: str
     text: bytes = b""
+    is_missing: bool = False
     problem: str | None = None
 
 
@@ -85,14 +87,18 @@ class Folder:
         # One path alone comes back as bare bytes from some filesystems.
         texts = found if isinstance(found, dict) else {paths[0]: found}
         for name, path in zip(names, paths, strict=True):
-            text = texts.get(path)
-            if isinstance(text, bytes):
-                yield FileText(name=name, text=text)
-            else:
-                yield FileText(name=name, problem=str(text))
+            yield _file_text(name, texts.get(path))
 
     def _inside(self, name: str) -> str:
         return f"{self.path.rstrip('/')}/{name}" if name else self.path
+
+
+def _file_text(name: str, found: object) -> FileText:
+    if isinstance(found, bytes):
+        return FileText(name=name, text=found)
+    if found is None or isinstance(found, FileNotFoundError | NotADirectoryError):
+        return FileText(name=name, is_missing=True)
+    return FileText(name=name, problem=str(found) or type(found).__name__)
 
 
 @contextmanager
@@ -119,6 +125,11 @@ def transport_errors() -> tuple[type[BaseException], ...]:
     botocore = sys.modules.get("botocore.exceptions")
     extra = (botocore.BotoCoreError,) if botocore else ()
     return (OSError, ValueError, ImportError, *extra)
+
+
+def read_errors() -> tuple[type[BaseException], ...]:
+    """What reading on can raise besides: compressed data that are cut off or damaged."""
+    return (EOFError, zlib.error, *transport_errors())
 
 
 def _unreachable(url: str, error: BaseException) -> InputError:

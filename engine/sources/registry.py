@@ -7,8 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from engine.sources.coco import open_coco
+from engine.sources.csv_boxes import open_csv_boxes
 from engine.sources.lvis import open_lvis
+from engine.sources.open_images import open_open_images
 from engine.sources.protocol import Source, SourceConfig
+from engine.sources.voc import open_voc
+from engine.sources.yolo import open_yolo
 from manifests.errors import InputError
 
 
@@ -24,6 +28,13 @@ FORMATS = {
     "coco": Format(build=open_coco),
     "objects365": Format(build=open_coco),
     "lvis": Format(build=open_lvis),
+    "open_images": Format(
+        build=open_open_images,
+        options={"classes": str, "image_labels": str, "images_csv": str, "extension": str},
+    ),
+    "yolo": Format(build=open_yolo, options={"split": str}),
+    "voc": Format(build=open_voc, options={"image_set": str, "one_based": bool}),
+    "csv": Format(build=open_csv_boxes, options={"unit": str}),
 }
 
 

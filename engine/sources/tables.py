@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -75,9 +75,21 @@ def category_batch(
     return SourceBatch(kind="categories", table=_table(CATEGORY_ENTRIES, columns))
 
 
-def box_column(boxes: NDArray[np.float64], *, missing: NDArray[np.bool_] | None = None) -> pa.Array:
-    """[N, 4] float64 as a column of boxes, null where `missing` [N]."""
-    mask = None if missing is None or not missing.any() else pa.array(missing)
+def broken_rows_batch(count: int) -> Iterator[SourceBatch]:
+    """Annotation entries for rows of which nothing could be read."""
+    if count:
+        nothing = pa.nulls(count, pa.string())
+        yield annotation_batch(
+            source_image_id=nothing,
+            source_category_id=nothing,
+            box_xyxy=pa.nulls(count, pa.list_(pa.float64(), 4)),
+            defect=pa.array(["malformed_row"] * count, pa.string()),
+        )
+
+
+def box_column(boxes: NDArray[np.float64], *, defect: pa.Array | None = None) -> pa.Array:
+    """[N, 4] float64 as a column of boxes, null for rows with a defect."""
+    mask = None if defect is None else defect.is_valid()
     values = pa.array(np.ascontiguousarray(boxes, dtype=np.float64).reshape(-1))
     return pa.FixedSizeListArray.from_arrays(values, 4, mask=mask)
 
