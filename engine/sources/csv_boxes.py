@@ -90,7 +90,7 @@ class CsvBoxesSource:
             column = pa.array(names[start : start + BATCH_ROWS], pa.string())
             yield image_batch(source_image_id=column, file_name=column)
         seen: set[str] = set()
-        for batch in read_csv(self.path, columns=layout.columns):
+        for batch in read_csv(self.path, columns=layout.columns, quoted=True):
             yield from _rows(batch, layout, seen)
 
 

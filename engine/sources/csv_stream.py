@@ -78,8 +78,14 @@ def read_header(path: str) -> list[str]:
     return [name.strip() for name in header]
 
 
-def read_csv(path: str, *, columns: Sequence[str]) -> Iterator[CsvBatch]:
+def read_csv(path: str, *, columns: Sequence[str], quoted: bool) -> Iterator[CsvBatch]:
     """The wanted columns as text; rows with another number of cells are skipped and counted.
+
+    Args:
+        path: the file.
+        columns: their names.
+        quoted: whether cells may be in double quotes. A quote that is never closed runs over the
+            next lines, which are then counted as broken; a cell cannot hold a line break.
 
     Raises:
         InputError: the file cannot be read, is no CSV in UTF-8, or lacks a column.
@@ -91,23 +97,34 @@ def read_csv(path: str, *, columns: Sequence[str]) -> Iterator[CsvBatch]:
             f"{path} has no column '{missing[0]}': expected {', '.join(columns)}, "
             f"found {', '.join(header)}; check that it is the right file"
         )
-    broken: list[int | None] = []
+    broken_lines: list[int] = []
 
     def skip(row: arrow_csv.InvalidRow) -> str:
-        broken.append(row.number)
+        broken_lines.append(row.text.count("\n") + 1)
         return "skip"
 
     try:
-        with open_bytes(path) as file, _open(file, header, columns, skip) as reader:
+        with open_bytes(path) as file, _open(file, header, columns, skip, quoted) as reader:
             for batch in reader:
-                yield CsvBatch(columns=batch, broken_rows=len(broken))
-                broken.clear()
+                whole, run_over = _without_line_breaks(batch) if quoted else (batch, 0)
+                yield CsvBatch(columns=whole, broken_rows=sum(broken_lines) + run_over)
+                broken_lines.clear()
     except read_errors() as error:  # pa.ArrowInvalid, a ValueError, is among them
         raise _not_csv(path, error) from error
-    if broken:
+    if broken_lines:
         nothing = [pa.array([], pa.string()) for _ in columns]
         rest = pa.RecordBatch.from_arrays(nothing, names=list(columns))
-        yield CsvBatch(columns=rest, broken_rows=len(broken))
+        yield CsvBatch(columns=rest, broken_rows=sum(broken_lines))
+
+
+def _without_line_breaks(batch: pa.RecordBatch) -> tuple[pa.RecordBatch, int]:
+    """The rows of one line each, and how many lines the others take up."""
+    breaks = np.zeros(batch.num_rows, dtype=np.int64)
+    for column in batch.columns:
+        breaks += pc.count_substring(column, "\n").to_numpy(zero_copy_only=False)
+    if not breaks.any():
+        return batch, 0
+    return batch.filter(pa.array(breaks == 0)), int(breaks.sum() + np.count_nonzero(breaks))
 
 
 def box_defects(
@@ -124,14 +141,16 @@ def box_defects(
 
 
 def _open(
-    file: object, header: Sequence[str], columns: Sequence[str], skip: object
+    file: object, header: Sequence[str], columns: Sequence[str], skip: object, quoted: bool
 ) -> arrow_csv.CSVStreamingReader:
     return arrow_csv.open_csv(
         file,
         read_options=arrow_csv.ReadOptions(
             block_size=BLOCK_BYTES, use_threads=False, column_names=list(header), skip_rows=1
         ),
-        parse_options=arrow_csv.ParseOptions(invalid_row_handler=skip),
+        parse_options=arrow_csv.ParseOptions(
+            quote_char='"' if quoted else False, invalid_row_handler=skip
+        ),
         convert_options=arrow_csv.ConvertOptions(
             include_columns=list(columns), column_types=dict.fromkeys(header, pa.string())
         ),

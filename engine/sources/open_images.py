@@ -90,14 +90,14 @@ class OpenImagesSource:
         if self.classes is not None:
             yield _classes(self.classes)
         if self.images_csv is not None:
-            for batch in read_csv(self.images_csv, columns=("ImageID",)):
+            for batch in read_csv(self.images_csv, columns=("ImageID",), quoted=False):
                 yield from self._images(batch.text("ImageID"))
         if self.image_labels is not None:
             columns = ("ImageID", "LabelName", "Confidence")
-            for batch in read_csv(self.image_labels, columns=columns):
+            for batch in read_csv(self.image_labels, columns=columns, quoted=False):
                 yield from self._labelled_images(batch)
         seen: set[str] = set()
-        for batch in read_csv(self.boxes, columns=_COLUMNS):
+        for batch in read_csv(self.boxes, columns=_COLUMNS, quoted=False):
             if self.classes is None:
                 yield from _new_categories(batch, seen)
             yield from self._images(batch.text("ImageID"))
