@@ -16,8 +16,9 @@ from manifests import export_coco, export_webdataset, export_yolo
 from manifests.dataset import Dataset
 from manifests.errors import InputError
 from manifests.export_images import plan_images
+from manifests.export_marker import Marker
 from manifests.export_plan import ExportJob, ExportOptions, ExportSummary, Written, plan_ids
-from manifests.export_target import Marker, Target, open_target
+from manifests.export_target import Target, open_target
 from manifests.kept import check_layer
 from manifests.schemas import IMAGE_INDEX
 

@@ -1,4 +1,4 @@
-"""`maskmill_export.json`: says what a folder is, whether it is complete, and what may be replaced."""
+"""`maskmill_export.json`: what a folder is, whether it is complete, and what may be replaced."""
 
 from __future__ import annotations
 

@@ -126,7 +126,8 @@ class DatasetBuilder:
             column = self.masks.setdefault(layer, [])
             column += [mask_row(None, size_hw)] * (len(self.boxes) - 1 - len(column))
             column.append(rows.get(layer, mask_row(None, size_hw)))
-        verdict = {"keep": keep, "reason": reason, "teacher": teacher, "candidate": candidate}
+        layer = schemas.masks_layer(teacher) if teacher else None
+        verdict = {"keep": keep, "reason": reason, "teacher": layer, "candidate": candidate}
         self.verdicts.append(verdict)
         return str(self.boxes[-1]["annotation_id"])
 
