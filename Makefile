@@ -21,7 +21,7 @@ $(STAMP): requirements/lock.txt pyproject.toml Makefile
 	  { echo "no venv module: apt-get install python3-venv, then run make again" >&2; \
 	    rm -rf $(VENV); exit 1; }
 	$(BIN)/python -m pip install --quiet uv==$(UV_VERSION)
-	$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements/lock.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements/lock.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	@touch $(STAMP)
 

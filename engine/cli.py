@@ -15,6 +15,7 @@ from manifests import cli as manifests_cli
 from manifests.console import (
     BranchOption,
     JsonOption,
+    RefOption,
     StoreOption,
     note,
     print_table,
@@ -235,7 +236,7 @@ def run(
 def report(
     target: Annotated[str, typer.Argument(help="The HTML file to write.")],
     store: StoreOption,
-    ref: manifests_cli.RefOption = "main",
+    ref: RefOption = "main",
     max_photos: Annotated[int, typer.Option(help="Photos on the page, at most.")] = 60,
     as_json: JsonOption = False,
 ) -> None:

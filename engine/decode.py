@@ -21,7 +21,8 @@ ImageRgb = NDArray[np.uint8]
 DEFAULT_MAX_PIXELS = 89_000_000
 """Below the size at which Pillow itself begins to suspect a decompression bomb."""
 
-_READABLE = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+# A camera's MPO is opened by the JPEG reader.
+_READABLE = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 _KEPT_FORMATS = {"JPEG": "jpeg", "MPO": "jpeg", "PNG": "png", "WEBP": "webp"}
 EXTENSIONS = {"jpeg": "jpg", "png": "png", "webp": "webp"}
 # What Pillow's decoders are known to raise on hostile bytes.
@@ -101,6 +102,7 @@ def decode_stored(data: bytes) -> ImageRgb:
     Raises:
         ImageRejectedError: `undecodable`; the bytes have changed since.
     """
+    Image.init()
     try:
         # A picture that was kept untouched may carry an orientation tag of 1 only, so none is read.
         return np.asarray(Image.open(io.BytesIO(data), formats=_READABLE).convert("RGB"))
@@ -110,6 +112,7 @@ def decode_stored(data: bytes) -> ImageRgb:
 
 def _open(data: bytes, *, max_pixels: int) -> Image.Image:
     """Reads the header only, so that a decompression bomb is refused before it goes off."""
+    Image.init()  # registers the rarer formats; only the first call does anything
     try:
         image = Image.open(io.BytesIO(data), formats=_READABLE)
     except Image.DecompressionBombError as error:

@@ -97,6 +97,7 @@ def ingest(
             message=config.message or f"ingest {config.source.name}",
             categories=plan.categories(writer.dataset.commit.categories),
             rejects=_store_rejects(store, plan, records),
+            even_if_unchanged=_kept_nothing(ledger),
         )  # fmt: skip
 
 
@@ -181,6 +182,14 @@ def _ledger(plan: IngestPlan, records: Iterable[ResultRecord]) -> Ledger:
     for record in records:
         counter.add_ledger(record.ledger)
     return counter.ledger()
+
+
+def _kept_nothing(ledger: Ledger) -> bool:
+    """Whether every image failed: then the ledger itself is the news."""
+    return any(
+        row.layer == schemas.IMAGES and row.inputs == sum(row.failed.values())
+        for row in ledger.totals()
+    )
 
 
 def _store_rejects(store: Store, plan: IngestPlan, records: Sequence[ResultRecord]) -> str | None:

@@ -136,8 +136,11 @@ class Writer:
         message: str,
         categories: tuple[Category, ...] | None = None,
         rejects: str | None = None,
+        even_if_unchanged: bool = False,
     ) -> str:
         """Stores manifest and commit, then moves the branch; returns the commit id.
+
+        `even_if_unchanged` commits the ledger of an operation that could keep nothing at all.
 
         Raises:
             NothingToCommitError: nothing would change (same manifest as the parent).
@@ -147,7 +150,7 @@ class Writer:
         """
         parent = self.dataset
         manifest_id = manifest.save(self.store)
-        if manifest_id == parent.commit.manifest:
+        if manifest_id == parent.commit.manifest and not even_if_unchanged:
             raise NothingToCommitError(
                 operation=operation.name, branch=self.branch, commit_id=parent.commit_id
             )

@@ -59,7 +59,9 @@ def json_values(piece: Piece) -> Iterator[JsonValue]:
             value, end = _DECODER.raw_decode(text, at)
         except json.JSONDecodeError as error:
             stops = error.pos >= len(text) or error.msg.startswith("Unterminated string")
-            raise _fault(piece, text, error.pos, error.msg.lower(), at_end=stops) from error
+            detail = error.msg.lower().replace("expecting value", "expected a value")
+            detail = detail.replace("expecting", "expected")
+            raise _fault(piece, text, error.pos, detail, at_end=stops) from error
         except RecursionError as error:
             raise _fault(piece, text, at, "nested too deeply") from error
         yield JsonValue(text=text[at:end].encode(), value=value)

@@ -118,13 +118,14 @@ class Window:
             raise self.fault("expected a value", at=None if is_string else self.at)
         piece = Piece(offset=self.base + self.at, text=match.group())
         self.at = match.end()
-        return next(json_values(piece)).value
+        (scalar,) = json_values(piece)
+        return scalar.value
 
     def take_piece(self, end: int) -> Piece:
         """What lies before `end`; the comma or bracket at `end` is passed over."""
         piece = Piece(offset=self.base + self.at, text=self.buffer[self.at : end])
         if not piece.text.strip(_SPACE):
-            raise self.fault("expected a value, got nothing", at=end)
+            raise self.fault("expected a value", at=end)
         self.at = end + 1
         return piece
 

@@ -23,6 +23,7 @@ import pyarrow.compute as pc
 
 from engine.sources.csv_stream import CsvBatch, box_defects, read_csv
 from engine.sources.files import open_bytes
+from engine.sources.image_labels import absent_labels
 from engine.sources.protocol import SourceBatch, SourceConfig
 from engine.sources.tables import (
     annotation_batch,
@@ -44,6 +45,8 @@ _FLAG_COLUMNS = {
 _COLUMNS = (
     "ImageID", "LabelName", "Confidence", *_BOX_COLUMNS, "IsGroupOf", *_FLAG_COLUMNS.values(),
 )  # fmt: skip
+
+_NO_LABELS = pa.scalar([], pa.list_(pa.string()))
 
 
 def open_open_images(config: SourceConfig) -> OpenImagesSource:
@@ -86,16 +89,20 @@ class OpenImagesSource:
         return True
 
     def scan(self) -> Iterator[SourceBatch]:
-        """Categories, listed images, image-level labels, then boxes with their images."""
+        """Categories, image-level labels, listed images, then boxes with their images."""
         if self.classes is not None:
             yield _classes(self.classes)
+        if self.image_labels is not None:
+            # Before all others: an image's first entry counts, and only this one has `negative`.
+            for group in absent_labels(self.image_labels):
+                yield image_batch(
+                    source_image_id=group["image_id"],
+                    file_name=self._file_names(group["image_id"]),
+                    negative=pc.coalesce(group["negative"], _NO_LABELS),
+                )
         if self.images_csv is not None:
             for batch in read_csv(self.images_csv, columns=("ImageID",), quoted=False):
                 yield from self._images(batch.text("ImageID"))
-        if self.image_labels is not None:
-            columns = ("ImageID", "LabelName", "Confidence")
-            for batch in read_csv(self.image_labels, columns=columns, quoted=False):
-                yield from self._labelled_images(batch)
         seen: set[str] = set()
         for batch in read_csv(self.boxes, columns=_COLUMNS, quoted=False):
             if self.classes is None:
@@ -108,24 +115,6 @@ class OpenImagesSource:
         ids = ids.filter(pc.not_equal(ids, ""))
         if len(ids):
             yield image_batch(source_image_id=ids, file_name=self._file_names(ids))
-
-    def _labelled_images(self, batch: CsvBatch) -> Iterator[SourceBatch]:
-        absent = batch.numbers("Confidence") == 0
-        negative: dict[str, list[str]] = {}
-        for image_id, label, is_absent in zip(
-            batch.text("ImageID").to_pylist(),
-            batch.text("LabelName").to_pylist(),
-            absent.tolist(),
-            strict=True,
-        ):
-            labels = negative.setdefault(image_id, [])
-            if is_absent:
-                labels.append(label)
-        negative.pop("", None)
-        if negative:
-            ids = pa.array(list(negative), pa.string())
-            lists = pa.array(list(negative.values()), pa.list_(pa.string()))
-            yield image_batch(source_image_id=ids, file_name=self._file_names(ids), negative=lists)
 
     def _file_names(self, ids: pa.Array) -> pa.Array:
         return pc.binary_join_element_wise(ids, self.extension, "")
