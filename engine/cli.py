@@ -148,7 +148,7 @@ def label(
     from engine.job import LabelSettings
     from engine.label import LabelConfig
     from engine.label import label as run_label
-    from engine.run import available_teacher, committed
+    from engine.run import available_teacher, committed, config_for
     from engine.settings import with_overrides
 
     opened = _open(store)
@@ -158,7 +158,7 @@ def label(
     with _listener(as_json) as listener:
         chosen = available_teacher(settings, listener)
         config = LabelConfig(
-            teacher=chosen, teacher_config=settings.config if chosen == teacher else {},
+            teacher=chosen, teacher_config=config_for(settings, chosen),
             branch=branch, message=message, image_batch=image_batch,
             pool=_pool(opened, ray_address, workers, cpus_per_worker, gpus_per_worker, inline),
         )  # fmt: skip
@@ -308,7 +308,7 @@ def weights_list(as_json: JsonOption = False) -> None:
 
     rows = [
         {"name": name, "bytes": entry.num_bytes, "sha256": entry.sha256, "path": weights.find(name)}
-        for name, entry in weights.WEIGHTS.items()
+        for name, entry in weights.TABLE.items()
     ]
     show(
         rows,

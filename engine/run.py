@@ -99,13 +99,20 @@ def available_teacher(item: LabelSettings, listener: Listener) -> str:
     from teachers import registry, weights
 
     if not item.fallback:
-        if name := registry.REGISTRY[registry.resolve(item.teacher)].weights:
-            weights.fetch(name)
-        return item.teacher
+        if needed := registry.spec(item.teacher).weights:
+            weights.fetch(needed)
+        return registry.canonical(item.teacher)
     name, warning = registry.resolve_available(item.teacher)
     if warning:
         listener.warn(warning)
     return name
+
+
+def config_for(item: LabelSettings, teacher: str) -> Mapping[str, str | int | float | bool]:
+    """The item's settings, unless a fallback took its teacher's place: they are not for it."""
+    from teachers import registry
+
+    return item.config if teacher == registry.canonical(item.teacher) else {}
 
 
 def committed(step: str, make: Callable[[], str]) -> StepResult:
@@ -133,7 +140,7 @@ def _label(
 ) -> StepResult:
     config = LabelConfig(
         teacher=teacher,
-        teacher_config=item.config if teacher == item.teacher else {},
+        teacher_config=config_for(item, teacher),
         branch=job.branch, image_batch=item.image_batch, pool=job.pool, driver=job.driver,
     )  # fmt: skip
     step = f"label with {teacher}"
