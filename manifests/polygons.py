@@ -214,16 +214,18 @@ def _ceilings(padded: NDArray[np.int8]) -> NDArray[np.int64]:
 
 def _walk(segments: _Segments, ring: list[int], splices: _Splices) -> Points:
     """A ring's vertices with the detours that hang on its segments."""
-    if not splices or not any(segment in splices for segment in ring):
-        return segments.points(ring)
+    points = segments.points(ring)
     parts: list[Points] = []
-    for segment in ring:
-        start, end = segments.points([segment])
-        hanging = sorted(splices.get(segment, []), key=lambda item: item[0])
-        if end[0] < start[0]:
-            hanging.reverse()
-        parts += [start[None], *(detour for _, detour in hanging), end[None]]
-    return np.concatenate(parts)
+    done = 0
+    for position, segment in enumerate(ring):
+        if segment not in splices:
+            continue
+        leftwards = bool(segments.end[segment] < segments.start[segment])
+        hanging = sorted(splices[segment], key=lambda item: item[0], reverse=leftwards)
+        middle = 2 * position + 1  # between the two ends of the segment
+        parts += [points[done:middle], *(detour for _, detour in hanging)]
+        done = middle
+    return np.concatenate([*parts, points[done:]])
 
 
 def _without_repeats(points: Points) -> Points:

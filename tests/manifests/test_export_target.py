@@ -100,6 +100,24 @@ def test_memory_url(builder: Any, tmp_path: Path) -> None:
     assert not files.find(f"/{tmp_path.name}-coco/images")
 
 
+def test_s3_url(builder: Any, tmp_path: Path, s3_url: str) -> None:
+    dataset = a_dataset(builder)
+    for name in ("coco", "yolo", "webdataset"):
+        options = ExportOptions(images=True)
+        far = export(dataset, f"{s3_url}/{name}", format=name, options=options)
+        near = export(dataset, str(tmp_path / name), format=name, options=options)
+        assert (far.num_files, far.num_bytes) == (near.num_files, near.num_bytes)
+        files = fsspec.filesystem("s3", use_listings_cache=False, skip_instance_cache=True)
+        root = f"{s3_url}/{name}".removeprefix("s3://")
+        there = {path.removeprefix(f"{root}/"): files.cat(path) for path in files.find(root)}
+        assert there == _files(tmp_path / name)
+        with pytest.raises(InputError, match="is not empty"):
+            export(dataset, f"{s3_url}/{name}", format=name)
+    export(dataset, f"{s3_url}/coco", format="coco", options=ExportOptions(overwrite=True))
+    files.invalidate_cache()
+    assert len(files.find(f"{s3_url}/coco")) == 2
+
+
 def test_overwrite_replaces_an_export_and_nothing_else(builder: Any, tmp_path: Path) -> None:
     dataset, out = a_dataset(builder), tmp_path / "out"
     run(dataset, out, images=True)
@@ -174,6 +192,7 @@ def test_unique_names_are_unique(rows: list[tuple[str, str]], flat: bool) -> Non
 def test_ordinary_names_are_kept() -> None:
     for name in ("a.jpg", "train/été/IMG 0001.JPG", "x.y.z.png", "日本/写真.webp"):
         assert safe_name(name) == name
+    assert safe_name("../../train\\a.jpg") == safe_name("/train/./a.jpg") == "train/a.jpg"
 
 
 def test_a_name_that_leaves_is_refused_even_if_it_got_through(tmp_path: Path) -> None:

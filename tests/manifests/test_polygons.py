@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from pycocotools import mask as coco_mask
+from scipy import ndimage
 
 from manifests import rle
 from manifests.polygons import join_rings, polygons_from_mask, polygons_from_rle
@@ -48,6 +49,16 @@ def test_pycocotools_gives_the_mask_back(mask: np.ndarray) -> None:
 def test_one_joined_ring_is_still_the_mask(mask: np.ndarray) -> None:
     ring = join_rings(polygons_from_mask(mask))
     assert (rasterised([ring], mask.shape) == mask).all()
+
+
+@given(masks)
+@settings(deadline=None)
+def test_one_ring_for_each_part(mask: np.ndarray) -> None:
+    parts, num_parts = ndimage.label(mask)  # 4-connected
+    rings = polygons_from_mask(mask)
+    assert len(rings) == num_parts
+    areas = sorted(int(even_odd([ring], mask.shape).sum()) for ring in rings)
+    assert areas == sorted(np.bincount(parts.ravel())[1:].tolist())
 
 
 @given(masks)
