@@ -86,5 +86,5 @@ def test_a_header_without_the_needed_columns(scan: Scan, write: Write) -> None:
 
 def test_a_missing_image_folder(scan: Scan, write: Write) -> None:
     path = write({"boxes.csv": "image,label,x,y,w,h\n"}) / "boxes.csv"
-    with pytest.raises(InputError, match="no folder at .*nowhere: expected a folder"):
+    with pytest.raises(InputError, match=r"no folder at .*nowhere: expected a folder"):
         scan("csv", path, path.parent / "nowhere")

@@ -114,7 +114,7 @@ def test_files_that_are_no_boxes(scan: Scan, write: Write, text: bytes, message:
 
 
 def test_files_that_are_not_there(scan: Scan, write: Write) -> None:
-    with pytest.raises(InputError, match="no file at /nonexistent.csv"):
+    with pytest.raises(InputError, match=r"no file at /nonexistent\.csv"):
         scan("open_images", "/nonexistent.csv")
     folder = write({"boxes.csv": HEADER, "classes.csv": "/m/cat\n"})
     with pytest.raises(InputError, match=r"expected a label name and a display name, got \['/m"):

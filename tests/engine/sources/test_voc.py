@@ -108,7 +108,7 @@ def test_an_image_set_limits_and_orders(scan: Scan, write: Write) -> None:
     }
     other = scan("voc", folder, image_set=str(folder / "other.txt"))
     assert [row["source_image_id"] for row in other.images] == ["b"]
-    with pytest.raises(InputError, match="no file at .*ImageSets/Main/vall.txt"):
+    with pytest.raises(InputError, match=r"no file at .*ImageSets/Main/vall\.txt"):
         scan("voc", folder, image_set="vall")
 
 
@@ -120,7 +120,7 @@ def test_an_image_without_a_name_or_size(scan: Scan, write: Write) -> None:
 
 
 def test_a_folder_without_files(scan: Scan, write: Write) -> None:
-    with pytest.raises(InputError, match="no .xml file below"):
+    with pytest.raises(InputError, match=r"no \.xml file below"):
         scan("voc", write({"a.txt": ""}))
     with pytest.raises(InputError, match="no folder at"):
         scan("voc", "/nonexistent")

@@ -179,10 +179,10 @@ def test_what_is_missing_is_said(scan: Scan, write: Write) -> None:
     folder = write(FILES)
     with pytest.raises(InputError, match="no split 'tset', expected one of train, val"):
         scan("yolo", folder, folder, split="tset")
-    with pytest.raises(InputError, match="image root .* expected it to contain"):
+    with pytest.raises(InputError, match=r"image root .* expected it to contain"):
         scan("yolo", folder, folder / "labels")
     with pytest.raises(InputError, match="no folder at"):
         scan("yolo", folder / "nowhere", folder)
     (folder / "data.yaml").unlink()
-    with pytest.raises(InputError, match="class names in data.yaml or classes.txt, found neither"):
+    with pytest.raises(InputError, match=r"in data\.yaml or classes\.txt, found neither"):
         scan("yolo", folder, folder)
