@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 
 from teachers.protocol import BoxesXyxy, ImageRgb, MaskChunk, TeacherIdentity
+from teachers.settings import Settings
 
 _CHUNK_BYTES = 64 * 2**20
 
@@ -32,3 +34,8 @@ class BoxTeacher:
                     planes[row, 0, x0:x1, y0:y1] = 1
                 masks = planes.swapaxes(2, 3)  # [n, 1, H, W], column-major planes
                 yield MaskChunk(image_index=image_index, box_indices=indices, masks=masks)
+
+
+def build(_identity: TeacherIdentity, _settings: Settings, _weights: Path | None) -> BoxTeacher:
+    """See `teachers.registry.Builder`; there is nothing to set."""
+    return BoxTeacher()

@@ -1,0 +1,72 @@
+"""What can be set for each teacher: plain data, checked when built, free of heavy imports.
+
+Fields made by `_runtime` change speed or memory, never the masks, and stay out of work keys.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from manifests.errors import InputError
+
+_RUNTIME = "runtime"
+_DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
+_PRECISIONS = ("float32", "bfloat16", "float16")
+
+
+def _runtime(default: Any) -> Any:  # dataclasses.field is typed this way too
+    return field(default=default, metadata={_RUNTIME: True})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Nothing to set; the others add fields to this."""
+
+    def changing_output(self) -> dict[str, str | int | float | bool]:
+        """The settings that belong into a teacher's identity."""
+        return {
+            entry.name: getattr(self, entry.name)
+            for entry in fields(self)
+            if not entry.metadata.get(_RUNTIME)
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamSettings(Settings):
+    """For every SAM.
+
+    Attributes:
+        device: auto (CUDA if there is one), cpu, cuda or cuda:N.
+        num_threads: of torch on the CPU; 0 leaves torch's own number.
+        image_batch: images in one encoder call; 0: 1 on the CPU, 8 on CUDA.
+        box_batch: boxes in one decoder call; 0: 4 on the CPU, 64 on CUDA.
+        mask_bytes: most bytes of full-size masks in one chunk (one box always goes).
+        precision: float32, or bfloat16 / float16 autocast (CUDA only).
+    """
+
+    device: str = _runtime("auto")
+    num_threads: int = _runtime(0)
+    image_batch: int = _runtime(0)
+    box_batch: int = _runtime(0)
+    mask_bytes: int = _runtime(256 * 2**20)
+    precision: str = "float32"
+
+    def __post_init__(self) -> None:
+        if not _DEVICE.fullmatch(self.device):
+            raise InputError(f"device: expected auto, cpu, cuda or cuda:N, got '{self.device}'")
+        if self.precision not in _PRECISIONS:
+            known = ", ".join(_PRECISIONS)
+            raise InputError(f"precision: expected one of {known}, got '{self.precision}'")
+        if self.precision != "float32" and self.device == "cpu":
+            raise InputError(f"precision {self.precision} needs CUDA; use float32 on the CPU")
+        _at_least(self, 0, "num_threads", "image_batch", "box_batch")
+        _at_least(self, 1, "mask_bytes")
+
+
+def _at_least(settings: Settings, least: float, *names: str) -> None:
+    for name in names:
+        value = getattr(settings, name)
+        if not value >= least:
+            raise InputError(f"{name}: expected at least {least:g}, got {value!r}")
