@@ -28,7 +28,7 @@ _DOWNSAMPLE_STRIDES = (2, 2, 1)
 _EXPANSION = 4
 _NECK_DIM = 256
 _BATCH_NORM_EPS = 1e-5
-_BAND_ROWS = 64
+_BAND_ROWS = 16
 _UNUSED = ("norm_head.weight", "norm_head.bias", "head.weight", "head.bias")
 """The classification head TinyViT was pre-trained with; MobileSAM's file still carries it."""
 
