@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from manifests.errors import InputError
-from teachers import sam_masks
 from teachers.arguments import check_arguments
 from teachers.protocol import BoxesXyxy, ImageRgb, MaskChunk, TeacherIdentity
 from teachers.sam_build import SamParts, load_parts
 from teachers.sam_frame import Frame, Upsampler, boxes_in_square, pixels_in_square
+from teachers.sam_masks import full_size
 from teachers.settings import SamSettings, Settings
 
 _NUM_CANDIDATES = 3
@@ -116,14 +116,15 @@ class SamTeacher:
             with self._autocast():
                 logits, iou = self._parts.decoder.decode(image_tokens, prompts)
             logits, iou = _best_first(logits[:, 1:].float(), iou[:, 1:].float())
-            return MaskChunk(
-                image_index=image_index,
-                box_indices=indices,
-                masks=sam_masks.full_size(logits, upsampler).numpy().swapaxes(2, 3),
-                predicted_iou=iou.cpu().numpy(),
-                stability=sam_masks.stability(logits, frame).cpu().numpy(),
-                mean_foreground=sam_masks.mean_foreground(logits, frame).cpu().numpy(),
-            )
+            full = full_size(logits, upsampler)
+        return MaskChunk(
+            image_index=image_index,
+            box_indices=indices,
+            masks=full.masks.numpy().swapaxes(2, 3),
+            predicted_iou=iou.cpu().numpy(),
+            stability=full.stability.numpy(),
+            mean_foreground=full.mean_foreground.numpy(),
+        )
 
     def _autocast(self) -> AbstractContextManager[object]:
         if self._settings.precision == "float32":

@@ -37,12 +37,6 @@ class Frame:
         height, width = (max(1, int(side * scale + 0.5)) for side in size_hw)
         return cls(size_hw=size_hw, inner_hw=(height, width))
 
-    @property
-    def low_res_hw(self) -> tuple[int, int]:
-        """The part of a 256 x 256 logit map that is not padding, rounded up."""
-        step = SQUARE // LOW_RES
-        return -(-self.inner_hw[0] // step), -(-self.inner_hw[1] // step)
-
 
 def pixels_in_square(image: ImageRgb, frame: Frame) -> NDArray[np.float32]:
     """[1024, 1024, 3] normalised pixels of an RGB image; padding is zero after normalising."""
@@ -61,31 +55,46 @@ def boxes_in_square(box_xyxy: BoxesXyxy, frame: Frame) -> Tensor:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Upsampler:
-    """Two bilinear steps (256 to 1024, cut to h x w, to H x W) as one matrix a direction.
+class Axis:
+    """What happens to one line of 256 logits on its way to full size, in one direction.
 
-    Bilinear interpolation is linear and separable, so `rows @ logits @ columns.T` is the same map.
+    Two bilinear steps (256 to 1024, cut to h or w, to H or W) are one linear map.
 
     Attributes:
-        rows: [H, 256]. columns: [W, 256]. Each row sums to 1 and has at most four entries.
+        matrix: [full, 256]; each row sums to 1 and has at most four entries.
+        first, last: [full] non-decreasing; the low-resolution pixels a full-size one is made of.
     """
 
-    rows: Tensor
-    columns: Tensor
+    matrix: Tensor
+    first: NDArray[np.int64]
+    last: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, inner: int, full: int, device: torch.device) -> Axis:
+        """For a side of `full` pixels in the image and `inner` pixels in the square."""
+        lines = torch.eye(LOW_RES)[None]  # [1, 256 lines, 256]
+        square = F.interpolate(lines, SQUARE, mode="linear", align_corners=False)
+        lines = F.interpolate(square[..., :inner], full, mode="linear", align_corners=False)
+        matrix = lines[0].T.contiguous()
+        used = matrix.numpy() != 0
+        last = LOW_RES - 1 - used[:, ::-1].argmax(axis=1)
+        return cls(matrix=matrix.to(device), first=used.argmax(axis=1), last=last)
+
+    def made_of(self, start: int, stop: int) -> slice:
+        """The full-size pixels that are made of low-resolution pixels in [start, stop) alone."""
+        begin = int(np.searchsorted(self.first, start))
+        return slice(begin, max(begin, int(np.searchsorted(self.last, stop))))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Upsampler:
+    """Low-resolution logits to the image's own size: bilinear interpolation is separable."""
+
+    x: Axis
+    y: Axis
 
     @classmethod
     def of(cls, frame: Frame, device: torch.device) -> Upsampler:
         """For masks of an image with that frame."""
-        rows, columns = (
-            _resize_matrix(inner, full, device)
-            for inner, full in zip(frame.inner_hw, frame.size_hw, strict=True)
-        )
-        return cls(rows=rows, columns=columns)
-
-
-def _resize_matrix(inner: int, full: int, device: torch.device) -> Tensor:
-    """[full, 256]: what the two steps do to one line of 256 logits."""
-    lines = torch.eye(LOW_RES, device=device)[None]  # [1, 256 lines, 256]
-    square = F.interpolate(lines, SQUARE, mode="linear", align_corners=False)
-    lines = F.interpolate(square[..., :inner], full, mode="linear", align_corners=False)
-    return lines[0].T.contiguous()
+        (height, width), (inner_height, inner_width) = frame.size_hw, frame.inner_hw
+        return cls(x=Axis.of(inner_width, width, device), y=Axis.of(inner_height, height, device))
