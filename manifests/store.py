@@ -1,24 +1,21 @@
 """One bucket or folder with everything in it, reached through fsspec; create-if-absent decides.
 
 The store needs one thing of its file system: a write that fails if the name is taken. How that is
-had differs by protocol and is the only thing that does; see `_CREATE`.
+had differs by protocol and is the only thing that does; see manifests.whole_writes.
 """
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import io
+import json
 import os
-import threading
+import random
+import time
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
-
-import fsspec
 
 from manifests import layout
 from manifests.digest import canonical_json, sha256_hex
@@ -28,10 +25,19 @@ from manifests.errors import (
     ObjectMissingError,
     StoreError,
 )
+from manifests.file_system import (
+    NoAnswerError,
+    full_url,
+    http_status,
+    open_file_system,
+    protocol_of,
+)
+from manifests.file_system import explained as explained
+from manifests.whole_writes import create_if_absent, write_local
 
 FORMAT_VERSION = 1
-_COPY_BYTES = 8 * 2**20
-_memory_lock = threading.Lock()
+_CREATE_ATTEMPTS = 6
+_RANGE_NOT_SATISFIABLE = 416
 
 
 class NameTakenError(MaskmillError):
@@ -62,13 +68,23 @@ class Store:
 
         Args:
             url: a folder, or any fsspec URL such as `s3://bucket/prefix` or `memory://name`.
+
+        Raises:
+            StoreError: the address names no place, or there is no driver for it.
         """
-        self.url = url.rstrip("/") if "://" in url else str(Path(url).absolute())
-        protocol = fsspec.utils.get_protocol(self.url)
-        with explained(self.url, protocol):
-            self.fs, root = fsspec.core.url_to_fs(self.url, **_OPTIONS.get(protocol, {}))
-        self.root = str(root).rstrip("/")
-        self.protocol = protocol
+        self.url = full_url(url)
+        self.protocol = protocol_of(self.url)
+        self._fs, self.root = open_file_system(self.url)
+        self._process = os.getpid()
+
+    @property
+    def fs(self) -> Any:  # Any: fsspec is untyped
+        """The file system; opened anew after a fork, which an S3 client's connections do not
+        survive."""
+        if self._process != os.getpid():
+            self._fs, _ = open_file_system(self.url)
+            self._process = os.getpid()
+        return self._fs
 
     def __reduce__(self) -> tuple[type[Store], tuple[str]]:
         return Store, (self.url,)
@@ -81,23 +97,35 @@ class Store:
         Raises:
             StoreError: a store is here already, it cannot be reached, or it ignores conditions.
         """
+        taken = f"a maskmill store is at {self.url} already; use it as it is"
+        # Asked first: an address or credentials that are wrong get the plainest message here.
+        if self.is_there():
+            raise StoreError(taken)
         self.probe_conditional_writes()
         marker = canonical_json({"format": FORMAT_VERSION, "nonce": uuid.uuid4().hex})
         try:
             self.create_if_absent(layout.MARKER, marker)
         except NameTakenError as error:
-            raise StoreError(f"a maskmill store is at {self.url} already; use it as it is") from (
-                error
-            )
+            raise StoreError(taken) from error
+
+    def is_there(self) -> bool:
+        """Whether `create` was done here, in whatever format."""
+        return self.read_optional(layout.MARKER) is not None
 
     def check_is_store(self) -> None:
         """Raises StoreError unless `create` was done here, in a format this version reads."""
         raw = self.read_optional(layout.MARKER)
         if raw is None:
             raise StoreError(f"no maskmill store at {self.url}; make one with 'maskmill init'")
-        if b'"format":%d,' % FORMAT_VERSION not in raw:
+        try:
+            found = json.loads(raw)["format"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ObjectDamagedError(
+                f"{self.url}/{layout.MARKER} is damaged; restore it from a copy"
+            ) from error
+        if found != FORMAT_VERSION:
             raise StoreError(
-                f"the store at {self.url} has another format than {FORMAT_VERSION}; "
+                f"the store at {self.url} has format {found}, expected {FORMAT_VERSION}; "
                 "use the maskmill version that wrote it"
             )
 
@@ -137,36 +165,45 @@ class Store:
             WriteStateUnknownError: no answer, and no answer to reading back either.
             StoreError: the store cannot be reached, is full, or refuses.
         """
-        create = _CREATE.get(self.protocol, _create_by_put)
+        for attempt in range(_CREATE_ATTEMPTS):
+            if attempt:
+                time.sleep(random.uniform(0, 0.1 * 2**attempt))  # noqa: S311
+            if self._created(key, data):
+                return
+            found = self.read_optional(key)
+            if found == data:
+                return
+            if found is not None:
+                raise NameTakenError(key, found)
+        raise StoreError(
+            f"{self.url} refuses to write {key} as if it existed, but it does not; run again"
+        )
+
+    def _created(self, key: str, data: bytes) -> bool:
+        """Tries once; a write without an answer counts as done if our bytes are there."""
         try:
             with explained(self.url, self.protocol):
-                taken = not create(self, self._path(key), data)
-        except StoreError as error:
-            if not isinstance(error.__cause__, TimeoutError | ConnectionError):
-                raise
-            taken = not self._is_ours_after_silence(key, data, error)
-        if taken:
-            found = self.read_optional(key)
-            if found != data:
-                raise NameTakenError(key, found or b"")
+                return create_if_absent(self.fs, self.protocol, self._path(key), data)
+        except NoAnswerError as error:
+            found = self._read_after_silence(key)
+            if found is None:
+                raise WriteStateUnknownError(
+                    f"{self.url} did not answer while {key} was written: it may or may not be there"
+                ) from error
+            return found == data
 
-    def _is_ours_after_silence(self, key: str, data: bytes, error: StoreError) -> bool:
+    def _read_after_silence(self, key: str) -> bytes | None:
         try:
-            found = self.read_optional(key)
-        except StoreError:
-            found = None
-        if found is None:
-            raise WriteStateUnknownError(
-                f"{self.url} did not answer while {key} was written: it may or may not be there"
-            ) from error
-        return found == data
+            return self.read_optional(key)
+        except NoAnswerError:
+            return None
 
     # -- objects ---------------------------------------------------------------------------------
 
     def put_bytes(self, data: bytes) -> StoredObject:
         """Stores an object, unless it is there, and returns its name."""
         object_id = sha256_hex(data)
-        self._put(object_id, len(data), lambda: io.BytesIO(data))
+        self._put(object_id, data, len(data))
         return StoredObject(object_id=object_id, num_bytes=len(data))
 
     def put_file(self, path: Path) -> StoredObject:
@@ -174,7 +211,7 @@ class Store:
         with path.open("rb") as file:
             object_id = hashlib.file_digest(file, "sha256").hexdigest()
         num_bytes = path.stat().st_size
-        self._put(object_id, num_bytes, lambda: path.open("rb"))
+        self._put(object_id, path, num_bytes)
         return StoredObject(object_id=object_id, num_bytes=num_bytes)
 
     def get_bytes(self, object_id: str) -> bytes:
@@ -200,13 +237,28 @@ class Store:
         """An object as a seekable file with read-ahead; the caller closes it. Not checked."""
         path = self._path(layout.object_path(object_id))
         with explained(self.url, self.protocol):
+            if self.protocol == "memory":  # fsspec would hand the same file to every reader
+                return io.BytesIO(self.fs.cat_file(path))
             return cast(BinaryIO, self.fs.open(path, "rb", **_READ_AHEAD.get(self.protocol, {})))
 
     def read_range(self, object_id: str, *, start: int, num_bytes: int) -> bytes:
-        """Part of an object, with one range request. Not checked."""
+        """Part of an object, with one range request. Its content is not checked.
+
+        Raises:
+            ObjectMissingError: there is no such object.
+            ObjectDamagedError: it ends before that part does.
+        """
         path = self._path(layout.object_path(object_id))
-        with explained(self.url, self.protocol):
-            return bytes(self.fs.cat_file(path, start=start, end=start + num_bytes))
+        data = b""
+        if num_bytes:
+            with explained(self.url, self.protocol):
+                data = _read_range(self.fs, path, start, num_bytes)
+        if len(data) != num_bytes:
+            raise ObjectDamagedError(
+                f"object {object_id[:12]} in {self.url} ends early: expected {num_bytes} bytes at "
+                f"{start}, got {len(data)}; restore it from a copy"
+            )
+        return data
 
     def object_size(self, object_id: str) -> int | None:
         """Bytes of an object, or None if it is not there."""
@@ -238,7 +290,7 @@ class Store:
         """Replaces a small file. Only for result records whose object has gone."""
         with explained(self.url, self.protocol):
             if self.protocol == "file":
-                _write_local(self._path(key), lambda: io.BytesIO(data), exclusive=False)
+                write_local(self._path(key), data, exclusive=False)
             else:
                 self.fs.pipe_file(self._path(key), data)
 
@@ -252,141 +304,32 @@ class Store:
         names = {str(path).rstrip("/").rsplit("/", 1)[-1] for path in paths}
         return sorted(name for name in names if not name.startswith("."))
 
-    def _put(self, object_id: str, num_bytes: int, open_source: Callable[[], BinaryIO]) -> None:
-        path = self._path(layout.object_path(object_id))
+    def _put(self, object_id: str, source: bytes | Path, num_bytes: int) -> None:
         if self.object_size(object_id) == num_bytes:
             return
+        path = self._path(layout.object_path(object_id))
         with explained(self.url, self.protocol):
             if self.protocol == "file":
-                _write_local(path, open_source, exclusive=False)
+                write_local(path, source, exclusive=False)
+            elif self.protocol == "memory" or isinstance(source, bytes):
+                data = source if isinstance(source, bytes) else source.read_bytes()
+                self.fs.pipe_file(path, data)
             else:
-                # An interrupted upload of either kind leaves no object behind.
-                with open_source() as source, self.fs.open(path, "wb") as target:
-                    while block := source.read(_COPY_BYTES):
-                        target.write(block)
+                self.fs.put_file(str(source), path)  # in parts; visible when the last one is there
 
     def _path(self, key: str) -> str:
         return f"{self.root}/{key}"
 
 
-# S3 listings are never cached (a reader must see the newest commit), and the client backs off with
-# jitter when the server says "reduce your request rate" (fsspec/s3fs#865).
-_OPTIONS: dict[str, dict[str, Any]] = {
-    "s3": {
-        "use_listings_cache": False,
-        "config_kwargs": {
-            "retries": {"mode": "adaptive", "max_attempts": 8},
-            "connect_timeout": 10,
-            "read_timeout": 60,
-        },
-    },
-}
 _READ_AHEAD: dict[str, dict[str, Any]] = {
     "s3": {"cache_type": "readahead", "block_size": 16 * 2**20},
 }
 
 
-def _write_local(path: str, open_source: Callable[[], BinaryIO], *, exclusive: bool) -> bool:
-    """A finished, synced temporary file is linked (fails if taken) or renamed into place."""
-    folder = os.path.dirname(path)
-    os.makedirs(folder, exist_ok=True)
-    temporary = os.path.join(folder, f".{uuid.uuid4().hex}.tmp")
+def _read_range(files: Any, path: str, start: int, num_bytes: int) -> bytes:
     try:
-        with open_source() as source, open(temporary, "xb") as target:
-            while block := source.read(_COPY_BYTES):
-                target.write(block)
-            target.flush()
-            os.fsync(target.fileno())
-        if not exclusive:
-            os.replace(temporary, path)
-            return True
-        try:
-            os.link(temporary, path)
-        except FileExistsError:
-            return False
-        return True
-    finally:
-        if os.path.exists(temporary):
-            os.unlink(temporary)
-
-
-def _create_local(store: Store, path: str, data: bytes) -> bool:
-    return _write_local(path, lambda: io.BytesIO(data), exclusive=True)
-
-
-def _create_in_memory(store: Store, path: str, data: bytes) -> bool:
-    with _memory_lock:
-        if store.fs.exists(path):
-            return False
-        store.fs.pipe_file(path, data)
-        return True
-
-
-def _create_by_put(store: Store, path: str, data: bytes) -> bool:
-    """One single-part PUT with `If-None-Match: *`; losers get FileExistsError or a bare 412."""
-    try:
-        store.fs.pipe_file(path, data, mode="create")
-    except FileExistsError:
-        return False
+        return bytes(files.cat_file(path, start=start, end=start + num_bytes))
     except OSError as error:
-        # SeaweedFS answers 412 PreconditionFailed, AWS at times 409 ConditionalRequestConflict.
-        if "PreconditionFailed" in repr(error) or "At least one of the pre-conditions" in (
-            str(error)
-        ):
-            return False
-        if "ConditionalRequestConflict" in repr(error):
-            return False
+        if http_status(error) == _RANGE_NOT_SATISFIABLE:
+            return b""
         raise
-    return True
-
-
-_CREATE: dict[str, Callable[[Store, str, bytes], bool]] = {
-    "file": _create_local,
-    "memory": _create_in_memory,
-}
-
-
-@contextmanager
-def explained(url: str, protocol: str) -> Iterator[None]:
-    """Turns a file system's errors into one sentence; secrets in them are never repeated."""
-    silence, refusals = _client_errors(protocol)
-    try:
-        yield
-    except MaskmillError:
-        raise
-    except FileNotFoundError as error:
-        if "bucket" in str(error).lower():
-            raise StoreError(f"{url}: the bucket does not exist; create it first") from error
-        raise ObjectMissingError(f"{url}: not found: {error}") from error
-    except PermissionError as error:
-        raise StoreError(
-            f"{url}: access denied; check the credentials and the bucket's policy"
-        ) from error
-    except refusals as error:
-        raise StoreError(f"{url}: no usable credentials ({type(error).__name__})") from error
-    except (*silence, TimeoutError, ConnectionError) as error:
-        raise StoreError(
-            f"{url}: no answer ({type(error).__name__}); check the address and the network"
-        ) from (error if isinstance(error, TimeoutError | ConnectionError) else TimeoutError())
-    except (ImportError, ValueError) as error:
-        raise StoreError(f"{url}: cannot be opened: {error}") from error
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StoreError(f"{url}: the disk is full; free some space and run again") from error
-        raise StoreError(f"{url}: {error.strerror or type(error).__name__}: {error}") from error
-
-
-def _client_errors(
-    protocol: str,
-) -> tuple[tuple[type[Exception], ...], tuple[type[Exception], ...]]:
-    """The S3 client's own exceptions: (no answer, no credentials)."""
-    if protocol != "s3":
-        return (), ()
-    from botocore import exceptions as boto  # 60 ms that only S3 users pay
-
-    silence = (boto.HTTPClientError, boto.ConnectionError)
-    return silence, (
-        boto.NoCredentialsError,
-        boto.PartialCredentialsError,
-        boto.TokenRetrievalError,
-    )
