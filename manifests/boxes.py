@@ -61,7 +61,8 @@ def paired_iou(a_xyxy: FloatArray, b_xyxy: FloatArray) -> FloatArray:
     sides = np.maximum(np.minimum(a[:, 2:], b[:, 2:]) - corner, 0)
     overlap = sides[:, 0] * sides[:, 1]
     union = area(a) + area(b) - overlap
-    return np.divide(overlap, union, out=np.zeros_like(overlap), where=union > 0)
+    iou: FloatArray = np.divide(overlap, union, out=np.zeros_like(overlap), where=union > 0)
+    return iou
 
 
 def rotate_with_exif(

@@ -17,7 +17,8 @@ from pycocotools import mask as coco_mask
 from manifests.errors import InputError
 
 Mask = NDArray[np.uint8]
-_MAX_POLYGON_COORDINATES = 10_000_000
+_MAX_OUTLINE_PX = 4_000_000
+_MAX_NUMBER_CHARS = 7  # what maskApi itself writes for runs of 32 bits
 
 
 def encode(mask: NDArray[Any]) -> bytes:
@@ -50,29 +51,31 @@ def paired_iou(a: bytes, b: bytes, *, size_hw: tuple[int, int]) -> float:
 
 
 def runs_from_counts(counts: bytes) -> NDArray[np.int64]:
-    """The run lengths behind compressed counts (COCO's base-48 deltas, maskApi.c `rleFrString`).
+    """The run lengths behind compressed counts (maskApi.c `rleToString`).
+
+    A number is written in characters of 5 bits, lowest first, in two's complement; all but its
+    last have the bit 0x20. From the fourth number on, each is the difference to the last but one.
 
     Raises:
         InputError: the bytes are not a compressed count string.
     """
-    runs: list[int] = []
-    position, end = 0, len(counts)
-    while position < end:
-        value, shift, more = 0, 0, True
-        while more:
-            if position >= end:
-                raise InputError("mask RLE ends in the middle of a number; the mask is damaged")
-            char = counts[position] - 48
-            if not 0 <= char < 64 or shift > 60:
-                raise InputError("mask RLE has a character outside COCO's alphabet")
-            value |= (char & 0x1F) << shift
-            more = bool(char & 0x20)
-            position += 1
-            shift += 5
-            if not more and char & 0x10:
-                value -= 1 << shift
-        runs.append(value + (runs[-2] if len(runs) > 2 else 0))
-    return np.array(runs, dtype=np.int64)
+    chars = np.frombuffer(counts, dtype=np.uint8).astype(np.int64) - 48
+    if ((chars < 0) | (chars >= 64)).any():
+        raise InputError("mask RLE has a character outside COCO's alphabet; the mask is damaged")
+    ends = np.flatnonzero((chars & 0x20) == 0)
+    if len(chars) and (not len(ends) or ends[-1] != len(chars) - 1):
+        raise InputError("mask RLE ends in the middle of a number; the mask is damaged")
+    lengths = np.diff(ends, prepend=-1)
+    if (lengths > _MAX_NUMBER_CHARS).any():
+        raise InputError("mask RLE has a number that no image needs; the mask is damaged")
+    starts = ends - lengths + 1
+    shifts = 5 * (np.arange(len(chars)) - np.repeat(starts, lengths))
+    values = np.add.reduceat((chars & 0x1F) << shifts, starts) if len(chars) else chars
+    is_negative = (chars[ends] & 0x10) != 0
+    runs: NDArray[np.int64] = values - (is_negative.astype(np.int64) << 5 * lengths)
+    runs[1::2] = np.cumsum(runs[1::2])
+    runs[2::2] = np.cumsum(runs[2::2])
+    return runs
 
 
 def check(counts: bytes, *, size_hw: tuple[int, int]) -> None:
@@ -81,14 +84,21 @@ def check(counts: bytes, *, size_hw: tuple[int, int]) -> None:
     Raises:
         InputError: says which of the two, with expected and found.
     """
-    runs = runs_from_counts(counts)
+    _check_runs(runs_from_counts(counts), size_hw=size_hw)
+
+
+def _check_runs(runs: NDArray[np.int64], *, size_hw: tuple[int, int]) -> None:
+    height, width = size_hw
+    if height < 1 or width < 1:
+        raise InputError(f"mask RLE: expected an image with pixels, got size {height} x {width}")
     if (runs < 0).any():
         raise InputError("mask RLE has a negative run; the mask is damaged")
-    height, width = size_hw
-    if int(runs.sum()) != height * width:
+    # The longest run is looked at first: a sum of absurd runs could wrap round to the right one.
+    covered = max(int(runs.max(initial=0)), int(runs.sum()))
+    if covered != height * width:
         raise InputError(
-            f"mask RLE covers {int(runs.sum())} pixels, expected {height} x {width} = "
-            f"{height * width}; the mask belongs to an image of another size"
+            f"mask RLE covers {covered} pixels, expected {height} x {width} = {height * width}; "
+            "the mask is damaged or belongs to an image of another size"
         )
 
 
@@ -121,43 +131,60 @@ def _from_rle_object(rle: dict[str, Any], *, size_hw: tuple[int, int]) -> bytes:
     if not isinstance(size, list) or [*size] != [*size_hw]:
         raise InputError(f"mask RLE: expected size {[*size_hw]}, got {size}")
     if isinstance(counts, list):
-        if not all(isinstance(run, int) and run >= 0 for run in counts):
-            raise InputError("mask RLE: expected counts of non-negative integers")
-        if sum(counts) != size_hw[0] * size_hw[1]:
-            raise InputError(
-                f"mask RLE covers {sum(counts)} pixels, expected {size_hw[0] * size_hw[1]}"
-            )
-        packed = coco_mask.frPyObjects({"size": [*size_hw], "counts": counts}, *size_hw)
-        return bytes(packed["counts"])
-    if isinstance(counts, str):
-        try:
-            raw = counts.encode("ascii")
-        except UnicodeEncodeError as error:
-            raise InputError("mask RLE: counts are not ASCII; the mask is damaged") from error
-        check(raw, size_hw=size_hw)
-        return raw
-    raise InputError(f"mask RLE: expected counts as list or string, got {type(counts).__name__}")
+        runs = _runs_from_list(counts, size_hw=size_hw)
+        packed = coco_mask.frPyObjects({"size": [*size_hw], "counts": counts}, *size_hw)["counts"]
+    elif isinstance(counts, str):
+        if not counts.isascii():
+            raise InputError("mask RLE: counts are not ASCII; the mask is damaged")
+        packed = counts.encode("ascii")
+        runs = runs_from_counts(packed)
+    else:
+        kind = type(counts).__name__
+        raise InputError(f"mask RLE: expected counts as list or string, got {kind}")
+    _check_runs(runs, size_hw=size_hw)
+    if (runs[1:] == 0).any():
+        # Legal, but maskApi's box and overlap go wrong where a run in the middle has no pixels.
+        return encode(decode(packed, size_hw=size_hw))
+    return bytes(packed)
+
+
+def _runs_from_list(counts: list[Any], *, size_hw: tuple[int, int]) -> NDArray[np.int64]:
+    num_pixels = size_hw[0] * size_hw[1]
+    if not all(type(run) is int and 0 <= run <= num_pixels for run in counts):
+        raise InputError(f"mask RLE: expected counts of integers from 0 to {num_pixels} pixels")
+    return np.array(counts, dtype=np.int64)
 
 
 def _from_polygons(polygons: Sequence[Any], *, size_hw: tuple[int, int]) -> bytes:
-    flat: list[list[float]] = []
-    for polygon in polygons:
-        if (
-            not isinstance(polygon, list)
-            or len(polygon) % 2
-            or len(polygon) > (_MAX_POLYGON_COORDINATES)
-        ):
-            raise InputError("polygon: expected a flat list of x, y pairs")
-        try:
-            points = np.asarray(polygon, dtype=np.float64)
-        except (TypeError, ValueError) as error:
-            raise InputError("polygon: expected numbers") from error
-        if not np.isfinite(points).all() or points.ndim != 1:
-            raise InputError("polygon: expected finite numbers")
-        if points.size < 6:
-            raise InputError(f"polygon: expected at least 3 points, got {points.size // 2}")
-        # maskApi rasterises along the whole outline: a vertex far outside would cost unbounded time.
-        limit = np.tile([size_hw[1], size_hw[0]], points.size // 2)
-        flat.append(np.clip(points, 0, limit).tolist())
-    packed = coco_mask.merge(coco_mask.frPyObjects(flat, *size_hw))
-    return bytes(packed["counts"])
+    points = [_polygon_xy(polygon) for polygon in polygons]
+    # maskApi walks along every outline at five steps a pixel and keeps each step in memory.
+    outline_px = sum(_outline_px(xy) for xy in points)
+    if outline_px > _MAX_OUTLINE_PX:
+        raise InputError(
+            f"polygon: expected an outline of at most {_MAX_OUTLINE_PX} pixels, got "
+            f"{outline_px:.3g}; its coordinates are damaged or not pixels"
+        )
+    height, width = size_hw
+    packed = coco_mask.frPyObjects([xy.ravel().tolist() for xy in points], height, width)
+    return bytes(coco_mask.merge(packed)["counts"])
+
+
+def _polygon_xy(polygon: object) -> NDArray[np.float64]:
+    """[N, 2] vertices of a flat polygon from JSON."""
+    if not isinstance(polygon, list) or len(polygon) % 2:
+        raise InputError("polygon: expected a flat list of x, y pairs")
+    try:
+        points = np.asarray(polygon, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InputError("polygon: expected numbers") from error
+    if points.ndim != 1 or not np.isfinite(points).all():
+        raise InputError("polygon: expected finite numbers")
+    if points.size < 6:
+        raise InputError(f"polygon: expected at least 3 points, got {points.size // 2}")
+    return points.reshape(-1, 2)
+
+
+def _outline_px(xy: NDArray[np.float64]) -> float:
+    """Pixels that a line drawer visits along a closed polygon."""
+    steps = np.abs(xy - np.roll(xy, 1, axis=0)).max(axis=1)
+    return float(np.ceil(steps).sum() + np.abs(xy).max())
