@@ -12,9 +12,11 @@ from typing import Any
 import msgspec
 
 from manifests.digest import canonical_json
-from manifests.errors import ObjectDamagedError
+from manifests.errors import ObjectDamagedError, StoreError
 from manifests.ledger import Ledger
 from manifests.store import Store
+
+FORMAT = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +71,7 @@ class Commit:
     categories: tuple[Category, ...] = ()
     ledger: Ledger = Ledger()
     rejects: str | None = None
-    format: int = 1
+    format: int = FORMAT
 
     def save(self, store: Store) -> str:
         """Stores the commit and returns its id.
@@ -86,12 +88,19 @@ class Commit:
 
         Raises:
             ObjectMissingError, ObjectDamagedError: the object is not there or not a commit.
+            StoreError: a newer maskmill wrote it.
         """
         data = store.get_bytes(commit_id)
         try:
-            return msgspec.json.decode(data, type=Commit)
+            commit = msgspec.json.decode(data, type=Commit)
         except msgspec.MsgspecError as error:
             raise ObjectDamagedError(f"object {commit_id[:12]} is not a commit: {error}") from error
+        if commit.format != FORMAT:
+            raise StoreError(
+                f"commit {commit_id[:12]} has format {commit.format}, expected {FORMAT}; use the "
+                "maskmill version that wrote it"
+            )
+        return commit
 
 
 def now() -> str:

@@ -76,7 +76,10 @@ def init(store: Store) -> str:
     Raises:
         StoreError: one is there already, or the object store ignores conditional writes.
     """
-    store.create()
+    refs = Refs(store)
+    # A store without branches: an `init` was killed before its first commit, and is finished now.
+    if not (store.is_there() and not refs.branches()):
+        store.create()
     commit = Commit(
         parents=(),
         manifest=Manifest().save(store),
@@ -86,7 +89,7 @@ def init(store: Store) -> str:
         operation=operation("init", version=1, config={}),
     )
     commit_id = commit.save(store)
-    Refs(store).advance(DEFAULT_BRANCH, expected=None, commit=commit_id, reason="init")
+    refs.advance(DEFAULT_BRANCH, expected=None, commit=commit_id, reason="init")
     return commit_id
 
 

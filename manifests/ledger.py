@@ -6,7 +6,7 @@ that is what makes the balance a check and not a definition.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -42,6 +42,11 @@ class Ledger:
     def check(self) -> None:
         """Raises LedgerImbalanceError naming the first row that does not balance."""
         for row in self.rows:
+            if min(row.inputs, row.kept, *row.dropped.values(), *row.failed.values()) < 0:
+                raise LedgerImbalanceError(
+                    f"ledger of {row.layer}, category {row.category or '(none)'}: a count is "
+                    "below zero; this is a bug in maskmill, please report it; nothing was committed"
+                )
             if row.missing:
                 raise LedgerImbalanceError(
                     f"ledger of {row.layer}, category {row.category or '(none)'}: {row.inputs} "
@@ -57,14 +62,18 @@ class Ledger:
         return counter.ledger().rows
 
 
+_ByReason = defaultdict[tuple[str, str], Counter[str]]
+"""(layer, category) -> reason -> count."""
+
+
 class LedgerCounter:
     """Collects counts; `ledger()` freezes them."""
 
     def __init__(self) -> None:
         self._inputs: Counter[tuple[str, str]] = Counter()
         self._kept: Counter[tuple[str, str]] = Counter()
-        self._dropped: Counter[tuple[str, str, str]] = Counter()
-        self._failed: Counter[tuple[str, str, str]] = Counter()
+        self._dropped: _ByReason = defaultdict(Counter)
+        self._failed: _ByReason = defaultdict(Counter)
 
     def add_inputs(self, layer: str, category: str = NO_CATEGORY, count: int = 1) -> None:
         """Rows that entered the operation."""
@@ -78,23 +87,21 @@ class LedgerCounter:
         self, layer: str, category: str = NO_CATEGORY, *, reason: str, count: int = 1
     ) -> None:
         """Rows left out on purpose."""
-        self._dropped[layer, category, reason] += count
+        self._dropped[layer, category][reason] += count
 
     def add_failed(
         self, layer: str, category: str = NO_CATEGORY, *, reason: str, count: int = 1
     ) -> None:
         """Rows lost to an error."""
-        self._failed[layer, category, reason] += count
+        self._failed[layer, category][reason] += count
 
     def add_row(self, row: LedgerRow, *, category: str | None = None) -> None:
         """Adds a finished row, under another category if one is given."""
         key = (row.layer, row.category if category is None else category)
         self._inputs[key] += row.inputs
         self._kept[key] += row.kept
-        for reason, count in row.dropped.items():
-            self._dropped[*key, reason] += count
-        for reason, count in row.failed.items():
-            self._failed[*key, reason] += count
+        self._dropped[key].update(row.dropped)
+        self._failed[key].update(row.failed)
 
     def add_ledger(self, rows: Iterable[LedgerRow]) -> None:
         """Adds every row of another ledger."""
@@ -103,8 +110,7 @@ class LedgerCounter:
 
     def ledger(self) -> Ledger:
         """The frozen ledger; not checked."""
-        outcomes = [key[:2] for key in (*self._dropped, *self._failed)]
-        keys = sorted({*self._inputs, *self._kept, *outcomes})
+        keys = sorted({*self._inputs, *self._kept, *self._dropped, *self._failed})
         return Ledger(rows=tuple(self._row(*key) for key in keys))
 
     def _row(self, layer: str, category: str) -> LedgerRow:
@@ -113,13 +119,10 @@ class LedgerCounter:
             category=category,
             inputs=self._inputs[layer, category],
             kept=self._kept[layer, category],
-            dropped=_reasons(self._dropped, layer, category),
-            failed=_reasons(self._failed, layer, category),
+            dropped=_reasons(self._dropped.get((layer, category), {})),
+            failed=_reasons(self._failed.get((layer, category), {})),
         )
 
 
-def _reasons(
-    counts: Mapping[tuple[str, str, str], int], layer: str, category: str
-) -> dict[str, int]:
-    mine = {key[2]: count for key, count in counts.items() if key[:2] == (layer, category)}
-    return {reason: mine[reason] for reason in sorted(mine) if mine[reason]}
+def _reasons(counts: Mapping[str, int]) -> dict[str, int]:
+    return {reason: counts[reason] for reason in sorted(counts) if counts[reason]}

@@ -24,8 +24,11 @@ from manifests.errors import (
 )
 from manifests.store import NameTakenError, Store, WriteStateUnknownError
 
-_ANCESTOR = re.compile(r"(?P<base>.+?)~(?P<steps>\d+)")
+_ANCESTOR = re.compile(r"(?P<base>.+?)~(?P<steps>[0-9]{1,9})")
+_ENTRY_NUMBER = re.compile(rf"[0-9]{{{layout.REF_DIGITS}}}")
+_FULL_ID = re.compile(r"[0-9a-f]{64}")
 _SHORTEST_ID = 6
+_LONGEST_TEXT = 300
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,9 +106,11 @@ class Refs:
             RefError: nothing has that name (the message names the nearest), or an id's beginning
                 fits several objects.
         """
+        if len(text) > _LONGEST_TEXT:
+            raise RefError(f"a ref of {len(text)} characters is not possible; see 'maskmill log'")
         if match := _ANCESTOR.fullmatch(text):
             return self._ancestor(self.resolve(match["base"]), int(match["steps"]), text)
-        if re.fullmatch(r"[0-9a-f]{64}", text):
+        if _FULL_ID.fullmatch(text) and self.store.object_size(text) is not None:
             return text
         if _looks_like_name(text):
             for folder in (layout.HEADS, layout.TAGS):
@@ -126,6 +131,9 @@ class Refs:
 
     def _is_commit(self, object_id: str) -> bool:
         try:
+            # The first byte tells images and tables apart without fetching hundreds of MiB.
+            if self.store.read_range(object_id, start=0, num_bytes=1) != b"{":
+                return False
             Commit.load(self.store, object_id)
         except ObjectDamagedError:
             return False
@@ -193,7 +201,7 @@ def _parse(data: bytes, name: str) -> RefEntry:
 
 
 def _is_number(name: str) -> bool:
-    return name.isdigit() and len(name) == layout.REF_DIGITS
+    return _ENTRY_NUMBER.fullmatch(name) is not None
 
 
 def _looks_like_name(text: str) -> bool:

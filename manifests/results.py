@@ -10,6 +10,7 @@ import msgspec
 
 from manifests import layout
 from manifests.digest import canonical_json, digest_of
+from manifests.errors import RefError
 from manifests.ledger import LedgerRow
 from manifests.manifest import Cell
 from manifests.store import NameTakenError, Store
@@ -59,7 +60,10 @@ def find_result(store: Store, key: str) -> ResultRecord | None:
         record = msgspec.json.decode(data, type=ResultRecord)
     except msgspec.MsgspecError:
         return None  # written by another version or damaged: the work is simply done again
-    return record if _is_complete(store, record) else None
+    try:
+        return record if _is_complete(store, record) else None
+    except RefError:  # an object id that cannot be one
+        return None
 
 
 def publish_result(store: Store, key: str, record: ResultRecord) -> ResultRecord:
