@@ -1,1 +1,1 @@
-"""What a dataset is and where it lives: schemas, geometry, store, cells, manifests, commits, refs."""
+"""What a dataset is and where it lives: schemas, geometry, store, cells, commits, refs."""

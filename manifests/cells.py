@@ -51,5 +51,7 @@ def read_table(store: Store, object_id: str, *, columns: list[str] | None = None
     data = store.get_bytes(object_id)
     try:
         return pq.read_table(io.BytesIO(data), columns=columns)
-    except (pa.ArrowException, ValueError) as error:
-        raise ObjectDamagedError(f"object {object_id[:12]} is not Parquet: {error}") from error
+    except (pa.ArrowException, ValueError, OSError) as error:
+        raise ObjectDamagedError(
+            f"object {object_id[:12]} cannot be read as a table: {error}"
+        ) from error

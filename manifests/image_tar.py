@@ -1,4 +1,4 @@
-"""Images cells: WebDataset-compatible tar files with a fixed header, read by offset or as a stream."""
+"""Images cells: WebDataset-compatible tar files, read by offset or as a stream."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
-from manifests.errors import ObjectDamagedError
-from manifests.store import Store
+from manifests.errors import InputError, ObjectDamagedError
+from manifests.store import Store, explained
 
 _FILE_MODE = 0o644
 
@@ -19,7 +19,7 @@ class ImageTarWriter:
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("wb")
-        self._tar = tarfile.open(fileobj=self._file, mode="w", format=tarfile.USTAR_FORMAT)
+        self._tar = tarfile.TarFile(fileobj=self._file, mode="w", format=tarfile.USTAR_FORMAT)
 
     def __enter__(self) -> ImageTarWriter:
         return self
@@ -30,16 +30,25 @@ class ImageTarWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._tar.close()
-        self._file.close()
+        try:
+            self._tar.close()
+        finally:
+            self._file.close()
 
     def add(self, *, image_id: str, extension: str, data: bytes) -> int:
-        """Appends `<image_id>.<extension>` and returns the offset of its first byte of data."""
+        """Appends `<image_id>.<extension>` and returns the offset of its first byte of data.
+
+        Raises:
+            InputError: the name does not fit into a USTAR header (100 bytes after the last `/`).
+        """
         info = tarfile.TarInfo(f"{image_id}.{extension}")
         info.size = len(data)
         info.mode = _FILE_MODE
         offset = self._file.tell() + tarfile.BLOCKSIZE  # a USTAR header is one block
-        self._tar.addfile(info, io.BytesIO(data))
+        try:
+            self._tar.addfile(info, io.BytesIO(data))
+        except ValueError as error:
+            raise InputError(f"image name {info.name!r} cannot be in a tar: {error}") from error
         return offset
 
 
@@ -52,8 +61,9 @@ def stream_images(store: Store, object_id: str, spans: list[tuple[int, int]]) ->
     """
     with store.open_object(object_id) as file:
         for offset, size in spans:
-            file.seek(offset)
-            data = file.read(size)
+            with explained(store.url, store.protocol):
+                file.seek(offset)
+                data = file.read(size)
             if len(data) != size:
                 raise ObjectDamagedError(
                     f"images object {object_id[:12]} ends early: expected {size} bytes at "

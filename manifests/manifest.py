@@ -139,6 +139,6 @@ class Manifest:
         data = store.get_bytes(object_id)
         try:
             table = pq.read_table(io.BytesIO(data)).cast(SCHEMA)
-        except (pa.ArrowException, ValueError) as error:
+        except (pa.ArrowException, ValueError, OSError) as error:
             raise ObjectDamagedError(f"object {object_id[:12]} is not a manifest") from error
         return Manifest.from_table(table)
