@@ -1,0 +1,201 @@
+"""The HTML report of a commit: one page with its history, its ledgers, and photos with masks.
+
+Self-contained: pictures are data: URIs, nothing is fetched, nothing runs. Everything that comes
+from data is escaped by the template engine.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from engine.report_photos import PhotoView, PictureQuality, photo_views
+from engine.report_survey import Survey, survey
+from manifests.cells import read_table
+from manifests.commit import Commit
+from manifests.dataset import Dataset
+from manifests.errors import InputError
+from manifests.history import HistoryEntry
+from manifests.stats import stats
+
+# The first that brings the page under its limit is taken; then photos are left out.
+_QUALITIES = (
+    PictureQuality(long_side=900, jpeg=85),
+    PictureQuality(long_side=720, jpeg=78),
+    PictureQuality(long_side=560, jpeg=70),
+)
+_THUMBNAIL = PictureQuality(long_side=240, jpeg=75)
+_MAX_THUMBNAILS = 24
+_MAX_REJECTS = 200
+_MAX_STEPS = 100
+_MAX_CATEGORIES = 400
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportOptions:
+    """What is on the page.
+
+    Attributes:
+        ref: the branch or tag that the dataset was opened by, to be shown; empty: unknown.
+        max_photos: at most so many photos, chosen the same way each time.
+        max_page_bytes: pictures get smaller, then fewer, until the page is no larger.
+    """
+
+    ref: str = ""
+    max_photos: int = 60
+    max_page_bytes: int = 10_000_000
+
+    def __post_init__(self) -> None:
+        if self.max_photos < 0:
+            raise InputError(f"report: expected max_photos of at least 0, got {self.max_photos}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportSummary:
+    """What was written: the file, its size, and how many of the commit's photos it shows."""
+
+    target: str
+    num_bytes: int
+    num_photos: int
+    num_photos_total: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rejects:
+    """What the ingests of a history did not keep: sums by (layer, outcome, reason), first rows."""
+
+    counts: Mapping[tuple[str, str, str], int]
+    rows: Sequence[Mapping[str, str | None]]
+
+    @property
+    def num_rows(self) -> int:
+        """All of them, listed or not."""
+        return sum(self.counts.values())
+
+
+def write_report(dataset: Dataset, target: Path, *, options: ReportOptions) -> ReportSummary:
+    """Writes the page; an existing file is replaced.
+
+    Raises:
+        InputError: the target cannot be written, or a mask is damaged.
+        ObjectMissingError, ObjectDamagedError: the store has lost something.
+    """
+    steps = _chain(dataset)
+    found = survey(dataset, max_photos=options.max_photos, max_thumbnails=_MAX_THUMBNAILS)
+    fixed = {
+        "dataset": dataset,
+        "options": options,
+        "steps": steps,
+        "survey": found,
+        "categories": found.categories[:_MAX_CATEGORIES],
+        "max_categories": _MAX_CATEGORIES,
+        "layers": stats(dataset).layers,
+        "teachers": _teachers(steps),
+        "policy": _policy(steps),
+        "rejects": _rejects(dataset, steps),
+        "thumbnails": list(photo_views(dataset, found.thumbnails, _THUMBNAIL)),
+    }
+    page, num_photos = _smallest_needed(dataset, found, fixed, options)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(page)
+    except OSError as error:
+        raise InputError(
+            f"the report cannot be written to {target}: {error.strerror or error}; "
+            "name another file"
+        ) from error
+    return ReportSummary(
+        target=str(target),
+        num_bytes=len(page),
+        num_photos=num_photos,
+        num_photos_total=found.num_images,
+    )
+
+
+def _smallest_needed(
+    dataset: Dataset,
+    found: Survey,
+    fixed: Mapping[str, Any],  # Any: what the template reads
+    options: ReportOptions,
+) -> tuple[bytes, int]:
+    """The page within its limit, and how many photos it has; without any if nothing else helps."""
+    photos: list[PhotoView] = []
+    page = b""
+    for quality in _QUALITIES:
+        photos = list(photo_views(dataset, found.photos, quality))
+        page = _render(fixed, photos)
+        if len(page) <= options.max_page_bytes:
+            return page, len(photos)
+    while photos and len(page) > options.max_page_bytes:
+        photos = photos[: len(photos) * 3 // 4]
+        page = _render(fixed, photos)
+    return page, len(photos)
+
+
+def _render(fixed: Mapping[str, Any], photos: Sequence[PhotoView]) -> bytes:  # Any: as above
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters |= {"share": _share, "signal": _signal, "count": _count}
+    template = environment.get_template("report.html")
+    return template.render(**fixed, photos=photos).encode("utf-8", errors="replace")
+
+
+def _share(part: float, whole: float) -> float:
+    """Per cent, with one decimal; 0 of nothing."""
+    return round(100 * part / whole, 1) if whole else 0.0
+
+
+def _signal(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"  # noqa: RUF001  a dash for "none"
+
+
+def _count(value: int) -> str:
+    return f"{value:,}"
+
+
+def _chain(dataset: Dataset) -> list[HistoryEntry]:
+    """The commit and its first parents, oldest first; the newest ones of a very long history."""
+    entry = HistoryEntry(commit_id=dataset.commit_id, commit=dataset.commit)
+    chain = [entry]
+    while entry.commit.parents and len(chain) < _MAX_STEPS:
+        parent = entry.commit.parents[0]
+        entry = HistoryEntry(commit_id=parent, commit=Commit.load(dataset.store, parent))
+        chain.append(entry)
+    return chain[::-1]
+
+
+def _teachers(steps: Sequence[HistoryEntry]) -> list[Mapping[str, Any]]:  # Any: JSON of a commit
+    """Identities by name, the newest of each."""
+    found = {
+        str(step.commit.operation.teacher.get("name", "?")): step.commit.operation.teacher
+        for step in steps
+        if step.commit.operation.teacher
+    }
+    return list(found.values())
+
+
+def _policy(steps: Sequence[HistoryEntry]) -> Mapping[str, Any] | None:  # Any: JSON of a commit
+    filters = [step.commit.operation for step in steps if step.commit.operation.name == "filter"]
+    return filters[-1].config if filters else None
+
+
+def _rejects(dataset: Dataset, steps: Sequence[HistoryEntry]) -> Rejects:
+    counts: Counter[tuple[str, str, str]] = Counter()
+    rows: list[dict[str, str | None]] = []
+    for object_id in (step.commit.rejects for step in steps if step.commit.rejects):
+        table = read_table(dataset.store, object_id)
+        keys = ["layer", "outcome", "reason"]
+        for group in table.group_by(keys).aggregate([([], "count_all")]).to_pylist():
+            counts[group["layer"], group["outcome"], group["reason"]] += group["count_all"]
+        rows += table.slice(0, max(0, _MAX_REJECTS - len(rows))).to_pylist()
+    return Rejects(counts=dict(sorted(counts.items())), rows=rows)
