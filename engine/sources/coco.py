@@ -46,6 +46,7 @@ _KEYS = (
 )
 _NO_BOX: Box = (0.0, 0.0, 0.0, 0.0)
 _NO_SEGMENTATION = frozenset({b"", b"null", b"[]", b"{}"})
+_LONGEST_NONE = max(map(len, _NO_SEGMENTATION))
 
 
 def open_coco(config: SourceConfig) -> CocoSource:
@@ -143,18 +144,19 @@ def _categories(elements: Sequence[CategoryElement], path: str) -> SourceBatch:
 
 
 def _id_column(ids: Sequence[Id]) -> pa.Array:
-    """Ids as text: at once where all are integers or all strings, else one by one."""
+    """Ids as text: at once where all are integers, else one by one."""
     try:
+        # The type is left to Arrow: asked for integers, it would silently cut 1.5 to 1.
         column = pa.array(ids)
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
-        return pa.array([id_text(value) for value in ids], pa.string())
-    if pa.types.is_int64(column.type):
+        column = None
+    if column is not None and pa.types.is_int64(column.type):
         return column.cast(pa.string())
     return pa.array([id_text(value) for value in ids], pa.string())
 
 
 def _ids_column(lists: Sequence[Sequence[Id] | None]) -> pa.Array | None:
-    if not any(ids is not None for ids in lists):
+    if _all_none(lists):
         return None
     texts = [
         None if ids is None else [text for text in map(id_text, ids) if text is not None]
@@ -180,19 +182,26 @@ def _flags(elements: Sequence[AnnotationElement]) -> pa.Array | None:
 
 
 def _score_column(scores: Sequence[float | None]) -> pa.Array | None:
-    present = any(score is not None for score in scores)
-    return pa.array(scores, pa.float32()) if present else None
+    return None if _all_none(scores) else pa.array(scores, pa.float32())
 
 
 def _segmentation_column(texts: Sequence[msgspec.Raw]) -> pa.Array | None:
-    found = [bytes(text) for text in texts]
-    if _NO_SEGMENTATION.issuperset(found):
-        return None
-    return pa.array([None if text in _NO_SEGMENTATION else text for text in found], pa.binary())
+    # Long ones are not looked up: that would hash every polygon of the dataset.
+    found = [
+        None if len(text) <= _LONGEST_NONE and text in _NO_SEGMENTATION else text
+        for text in map(bytes, texts)
+    ]
+    return None if _all_none(found) else pa.array(found, pa.binary())
 
 
 def _set(values: Sequence[int | bool | None]) -> NDArray[np.bool_]:
+    if _all_none(values):
+        return np.zeros(len(values), dtype=bool)
     return np.fromiter(values, np.bool_, len(values))
+
+
+def _all_none(values: Sequence[object]) -> bool:
+    return values.count(None) == len(values)
 
 
 def _is_null(column: pa.Array) -> NDArray[np.bool_]:
