@@ -19,6 +19,10 @@ _PASSWORD_IN_URL = re.compile(r"^[^/]+://[^/@]*:[^/@]*@")
 # Rounds of s3fs around botocore's own attempts, for what botocore does not retry (a body that
 # breaks off, "reduce your request rate" once its attempts are used up: fsspec/s3fs#865).
 _S3FS_ROUNDS = 3
+# Every S3 client of this process; fsspec keeps them as well, until the process forks. A child that
+# let go of an inherited client would close its connections, and its parent would wait 30 s for an
+# answer that cannot come.
+_clients: dict[int, Any] = {}
 
 
 class NoAnswerError(StoreError):
@@ -61,6 +65,7 @@ def open_file_system(url: str) -> tuple[Any, str]:
         files, root = fsspec.core.url_to_fs(url, **options)
     if protocol == "s3":
         files.retries = _S3FS_ROUNDS
+        _clients[id(files)] = files
     return files, str(root).rstrip("/")
 
 
@@ -135,6 +140,8 @@ def _explanation(url: str, protocol: str, error: Exception) -> StoreError:
         )
     if isinstance(error, OSError):
         return _os_explanation(url, error)
+    if "Credentials" in type(error).__name__ or "Token" in type(error).__name__:  # botocore's own
+        return StoreError(f"{url}: no usable credentials ({type(error).__name__})")
     return StoreError(f"{url}: cannot be opened: {error}")
 
 

@@ -301,7 +301,13 @@ class Store:
                 paths = self.fs.ls(self._path(folder), detail=False, refresh=True)
         except ObjectMissingError:
             return []
-        names = {str(path).rstrip("/").rsplit("/", 1)[-1] for path in paths}
+        # S3 lists a folder's own marker with it: SeaweedFS leaves one where the last file went.
+        own = self._path(folder).strip("/")
+        names = {
+            str(path).rstrip("/").rsplit("/", 1)[-1]
+            for path in paths
+            if str(path).strip("/") != own
+        }
         return sorted(name for name in names if not name.startswith("."))
 
     def _put(self, object_id: str, source: bytes | Path, num_bytes: int) -> None:
