@@ -7,7 +7,7 @@ A plan is itself an object in the store, one row an image, its boxes nested in i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -117,6 +117,7 @@ class IngestPlan:
             """
         )
         self._assign_shards()
+        self._judge_images()
         self._judge_annotations()
 
     def count(self, counter: LedgerCounter) -> None:
@@ -173,7 +174,7 @@ class IngestPlan:
 
     def num_shards(self) -> int:
         """How many PlannedShards there are."""
-        return int(self._spool.rows("SELECT count(DISTINCT shard) FROM planned")[0][0])
+        return int(self._spool.rows("SELECT coalesce(max(shard) + 1, 0) FROM planned")[0][0])
 
     def shard(self, number: int) -> PlannedShard:
         """The `number`-th planned shard, from 0: existing shards to extend come last."""
@@ -216,44 +217,43 @@ class IngestPlan:
         return tuple(merged.values())
 
     def _assign_shards(self) -> None:
-        """A running sum decides where a shard is full; images already stored keep their shard."""
+        """New pictures fill new shards in the order of the scan; known ones keep their shard."""
         self._spool.add("names", _name_table(self._names))
+        new = self._spool.rows(
+            "SELECT entry, num_bytes FROM fate WHERE entry = canon AND known_shard IS NULL"
+            " ORDER BY entry"
+        )
+        known = self._spool.rows(
+            "SELECT entry, known_shard FROM fate WHERE entry = canon AND known_shard IS NOT NULL"
+            " ORDER BY known_shard, entry"
+        )
+        numbers = _full_shards([size for _, size in new], self._config)
+        first_known = numbers[-1] + 1 if numbers else 0
+        shards: dict[str, int] = {}
+        for _, shard in known:
+            shards.setdefault(shard, first_known + len(shards))
+        numbers += [shards[shard] for _, shard in known]
+        entries = [entry for entry, _ in (*new, *known)]
+        self._spool.add(
+            "placed",
+            pa.table({"entry": entries, "shard": numbers, "position": range(len(entries))}),
+        )
         self._spool.run(
             f"""
-            CREATE TABLE canonical AS
-            SELECT c.*, origins FROM fate c JOIN (
-                SELECT canon, list(struct_pack(source := $source, source_image_id, file_name)
-                                   ORDER BY entry) AS origins
-                FROM fate WHERE failure IS NULL AND nth = 1 GROUP BY canon
-            ) USING (canon)
-            WHERE c.entry = c.canon;
             CREATE TABLE planned AS
-            WITH sized AS (
-                SELECT *, sum(num_bytes) OVER (ORDER BY entry) AS bytes_so_far,
-                       row_number() OVER (ORDER BY entry) - 1 AS images_so_far
-                FROM canonical WHERE known_shard IS NULL
-            ), cut AS (
-                -- Whole shards by bytes first, each again by images.
-                SELECT *, (bytes_so_far - num_bytes) // {self._config.shard_bytes} AS by_bytes
-                FROM sized
-            ), counted AS (
-                SELECT *, (row_number() OVER (PARTITION BY by_bytes ORDER BY entry) - 1)
-                          // {self._config.shard_images} AS by_images FROM cut
-            ), all_images AS (
-                SELECT * EXCLUDE (bytes_so_far, images_so_far, by_bytes, by_images),
-                       0 AS kind, by_bytes, by_images FROM counted
-                UNION ALL BY NAME
-                SELECT *, 1 AS kind, 0 AS by_bytes, 0 AS by_images FROM canonical
-                WHERE known_shard IS NOT NULL
-            ), numbered AS (
-                SELECT *, dense_rank() OVER (
-                    ORDER BY kind, by_bytes, by_images, coalesce(known_shard, '')) - 1 AS shard
-                FROM all_images
-            )
-            SELECT *, row_number() OVER (ORDER BY shard, entry) - 1 AS position FROM numbered
-            """.replace("$source", _quoted(self._config.source.name))
+            SELECT f.*, p.shard, p.position, o.origins
+            FROM placed p JOIN fate f USING (entry) JOIN (
+                SELECT canon, list(struct_pack(
+                    source := {_quoted(self._config.source.name)}, source_image_id, file_name)
+                    ORDER BY entry) AS origins
+                FROM fate WHERE failure IS NULL AND nth = 1 GROUP BY canon
+            ) o ON o.canon = p.entry
+            ORDER BY p.position
+            """  # noqa: S608
         )
         self._name_federated_lists()
+
+    def _judge_images(self) -> None:
         self._spool.run(
             """
             CREATE TABLE image_outcome AS
@@ -330,6 +330,19 @@ class IngestPlan:
                 counter.add_failed(schemas.IMAGES, reason=reason, count=count)
             elif outcome == "dropped":
                 counter.add_dropped(schemas.IMAGES, reason=reason, count=count)
+
+
+def _full_shards(sizes: Sequence[int], config: IngestConfig) -> list[int]:
+    """The shard number of each image: a shard is full by images or by bytes."""
+    numbers: list[int] = []
+    shard, num_images, num_bytes = 0, 0, 0
+    for size in sizes:
+        is_full = num_images == config.shard_images or num_bytes + size > config.shard_bytes
+        if is_full and num_images:
+            shard, num_images, num_bytes = shard + 1, 0, 0
+        numbers.append(shard)
+        num_images, num_bytes = num_images + 1, num_bytes + size
+    return numbers
 
 
 def known_images(dataset: Dataset) -> pa.Table:

@@ -40,9 +40,10 @@ class Spool:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.connection = duckdb.connect()
+        self.connection = duckdb.connect(str(folder / "spool.duckdb"))
         self.connection.execute(f"SET temp_directory = '{folder / 'overflow'}'")
-        self.connection.execute("SET memory_limit = '1GB'")
+        self.connection.execute("SET memory_limit = '512MB'")
+        self.connection.execute("SET threads = 2")
         self.connection.execute("SET enable_progress_bar = false")
 
     def fill(self, source: Source) -> None:
