@@ -20,7 +20,7 @@ BoxesXyxy = NDArray[np.float32]
 
 
 class PromptError(Exception):
-    """A teacher cannot draw this one box (too small for GrabCut, say); `reason` is a ledger word."""
+    """A teacher cannot draw this box (too small for GrabCut, say); `reason` is a ledger word."""
 
     def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(detail or reason)

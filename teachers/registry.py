@@ -17,7 +17,7 @@ from typing import cast
 from manifests.errors import InputError, WeightsError
 from teachers import weights
 from teachers.protocol import Teacher, TeacherIdentity
-from teachers.settings import SamSettings, Settings
+from teachers.settings import GrabCutSettings, SamSettings, Settings, U2NetpSettings
 
 Config = Mapping[str, str | int | float | bool]
 Builder = Callable[[TeacherIdentity, Settings, Path | None], Teacher]
@@ -59,6 +59,19 @@ REGISTRY: Mapping[str, TeacherSpec] = {
         description="the filled box, the floor for every other",
         builder="teachers.box:build",
         version=1,
+    ),
+    "grabcut": TeacherSpec(
+        description="GrabCut (OpenCV): the best without weights",
+        builder="teachers.grabcut:build",
+        version=1,
+        settings=GrabCutSettings,
+    ),
+    "u2netp": TeacherSpec(
+        description="U-2-Netp saliency (onnxruntime): small and weak, errs unlike the others",
+        builder="teachers.u2netp:build",
+        version=1,
+        weights="u2netp",
+        settings=U2NetpSettings,
     ),
     "sam_vit_h": _sam("Segment Anything, ViT-H: best masks, needs a GPU", "sam_vit_h"),
     "sam_vit_l": _sam("Segment Anything, ViT-L", "sam_vit_l"),

@@ -30,11 +30,13 @@ class FullSizeMasks:
         masks: [n, c, W, H] uint8, interpolated logit > 0.
         stability: [n, c] area(logit > +1) / area(logit > -1), 0 for an empty mask.
         mean_foreground: [n, c] mean of sigmoid(logit) where logit > 0, 0 if nowhere.
+        tight_xyxy: [n, c, 4] the masks' own boxes in pixels; zeros for an empty mask.
     """
 
     masks: Tensor
     stability: Tensor
     mean_foreground: Tensor
+    tight_xyxy: Tensor
 
 
 def full_size(logits: Tensor, upsampler: Upsampler) -> FullSizeMasks:
@@ -46,7 +48,7 @@ def full_size(logits: Tensor, upsampler: Upsampler) -> FullSizeMasks:
     n, c = logits.shape[:2]
     size = len(upsampler.x.matrix), len(upsampler.y.matrix)
     masks = torch.zeros((n, c, *size), dtype=torch.uint8, device=logits.device)
-    signals = torch.zeros((n, c, 2), device=logits.device)
+    signals = torch.zeros((n, c, 6), device=logits.device)
     near = logits > -STABILITY_OFFSET
     spans_x, spans_y = _spans(near.any(dim=3)), _spans(near.any(dim=2))  # [n, c, 2]
     for i in range(n):
@@ -58,9 +60,15 @@ def full_size(logits: Tensor, upsampler: Upsampler) -> FullSizeMasks:
             part = upsampler.x.matrix[columns, x0:x1] @ logits[i, j, x0:x1, y0:y1]
             part = part @ upsampler.y.matrix[rows, y0:y1].T
             torch.gt(part, 0, out=masks[i, j, columns, rows])
-            _measure(part, out=signals[i, j])
-    stability, mean_foreground = signals.cpu().unbind(dim=2)
-    return FullSizeMasks(masks=masks.cpu(), stability=stability, mean_foreground=mean_foreground)
+            _measure(part, out=signals[i, j, :2])
+            _find_box(part > 0, (columns.start, rows.start), out=signals[i, j, 2:])
+    signals = signals.cpu()
+    return FullSizeMasks(
+        masks=masks.cpu(),
+        stability=signals[..., 0],
+        mean_foreground=signals[..., 1],
+        tight_xyxy=signals[..., 2:],
+    )
 
 
 def _measure(part: Tensor, *, out: Tensor) -> None:
@@ -71,6 +79,16 @@ def _measure(part: Tensor, *, out: Tensor) -> None:
     low = (part > -STABILITY_OFFSET).sum()
     out[0] = (part > STABILITY_OFFSET).sum() / low.clamp(min=1)
     out[1] = (part.sigmoid() * inside).sum() / inside.sum().clamp(min=1)
+
+
+def _find_box(inside: Tensor, corner_xy: tuple[int, int], *, out: Tensor) -> None:
+    """Writes the tight box of one [x, y] map, whose corner lies at `corner_xy`, to [4]."""
+    for axis in (0, 1):
+        hit = inside.any(dim=1 - axis)
+        numbers = hit.to(torch.uint8)
+        last = len(hit) - numbers.flip(0).argmax()
+        out[axis] = (numbers.argmax() + corner_xy[axis]) * hit.any()
+        out[axis + 2] = (last + corner_xy[axis]) * hit.any()
 
 
 def _spans(hit: Tensor) -> list[list[tuple[int, int]]]:

@@ -65,6 +65,46 @@ class SamSettings(Settings):
         _at_least(self, 1, "mask_bytes")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GrabCutSettings(Settings):
+    """For GrabCut.
+
+    Attributes:
+        margin: the crop reaches this share of the box's size beyond each of its sides.
+        max_side: longer crops are shrunk to this many pixels.
+        iterations: of GrabCut; more change little.
+    """
+
+    margin: float = 0.25
+    max_side: int = 192
+    iterations: int = 2
+
+    def __post_init__(self) -> None:
+        _at_least(self, 0, "margin")
+        _at_least(self, 16, "max_side")
+        _at_least(self, 1, "iterations")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class U2NetpSettings(Settings):
+    """For U-2-Netp.
+
+    Attributes:
+        num_threads: of onnxruntime; 0: one a core.
+        margin: the crop reaches this share of the box's size beyond each of its sides.
+        threshold: saliency, stretched to [0, 1], above which a pixel is foreground.
+    """
+
+    num_threads: int = _runtime(0)
+    margin: float = 0.15
+    threshold: float = 0.3
+
+    def __post_init__(self) -> None:
+        _at_least(self, 0, "num_threads", "margin")
+        if not 0 < self.threshold < 1:
+            raise InputError(f"threshold: expected between 0 and 1, got {self.threshold!r}")
+
+
 def _at_least(settings: Settings, least: float, *names: str) -> None:
     for name in names:
         value = getattr(settings, name)

@@ -1,4 +1,4 @@
-"""Raw quality signals that the mask alone gives, whoever drew it; model signals are in MaskChunk."""
+"""Raw quality signals of a mask's shape, whoever drew it; a model's own are in `MaskChunk`."""
 
 from __future__ import annotations
 
