@@ -16,93 +16,111 @@ that teacher; a signal that is not a number always drops the mask.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
-from engine.settings import with_overrides
+from engine.settings import did_you_mean, from_mapping, read_toml, with_overrides
 from manifests.errors import InputError
+from teachers.registry import ALIASES
+
+_BUILT_IN = Path(__file__).parent / "policies"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """A kind of rule: the column it reads, the side its bound lies on, and its drop reason."""
+    """A kind of rule.
+
+    Attributes:
+        column: the signal it reads.
+        is_minimum: the side on which its bound lies.
+        reason: the drop reason of a mask that breaks it.
+        is_share: its bounds lie in [0, 1]; otherwise they are counts, 0 or more.
+    """
 
     column: str
     is_minimum: bool
     reason: str
+    is_share: bool = True
 
+
+def _at_least(column: str, reason: str, *, is_share: bool = True) -> Rule:
+    return Rule(column=column, is_minimum=True, reason=reason, is_share=is_share)
+
+
+def _at_most(column: str, reason: str, *, is_share: bool = True) -> Rule:
+    return Rule(column=column, is_minimum=False, reason=reason, is_share=is_share)
+
+
+IMAGE_FRACTION = "image_fraction"
+"""The one signal that is no column: the mask's area as a share of its image's."""
 
 RULES: Mapping[str, Rule] = {
-    "min_predicted_iou": Rule(column="predicted_iou", is_minimum=True, reason="low_predicted_iou"),
-    "min_stability": Rule(column="stability", is_minimum=True, reason="low_stability"),
-    "min_mean_foreground": Rule(
-        column="mean_foreground", is_minimum=True, reason="low_mean_foreground"
-    ),
-    "min_box_iou": Rule(column="box_iou", is_minimum=True, reason="low_box_iou"),
-    "max_outside_fraction": Rule(column="outside_fraction", is_minimum=False, reason="outside_box"),
-    "min_fill_ratio": Rule(column="fill_ratio", is_minimum=True, reason="low_fill_ratio"),
-    "max_components": Rule(column="num_components", is_minimum=False, reason="too_many_parts"),
-    "min_area_px": Rule(column="area_px", is_minimum=True, reason="too_small"),
-    "max_area_px": Rule(column="area_px", is_minimum=False, reason="too_large"),
-    # Of the whole image: SA-1B, too, left out masks of more than 95% of it.
-    "max_image_fraction": Rule(column="image_fraction", is_minimum=False, reason="covers_image"),
+    "min_predicted_iou": _at_least("predicted_iou", "low_predicted_iou"),
+    "min_stability": _at_least("stability", "low_stability"),
+    "min_mean_foreground": _at_least("mean_foreground", "low_mean_foreground"),
+    "min_box_iou": _at_least("box_iou", "low_box_iou"),
+    "max_outside_fraction": _at_most("outside_fraction", "outside_box"),
+    "min_fill_ratio": _at_least("fill_ratio", "low_fill_ratio"),
+    "max_components": _at_most("num_components", "too_many_parts", is_share=False),
+    "min_area_px": _at_least("area_px", "too_small", is_share=False),
+    "max_area_px": _at_most("area_px", "too_large", is_share=False),
+    # SA-1B, too, left out masks of more than 95% of the image.
+    "max_image_fraction": _at_most(IMAGE_FRACTION, "covers_image"),
 }
 """In this order: the first rule that a mask breaks is its drop reason."""
 
 NOT_FINITE = "signal_not_finite"
+_REASONS = pa.array([None, NOT_FINITE, *(rule.reason for rule in RULES.values())], pa.string())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """See the module's docstring. `rules` and `categories` hold bounds by name of rule."""
+    """See the module's docstring. `rules` and `categories` hold bounds by name of rule.
 
-    name: str
-    teachers: tuple[str, ...]
+    Other names of teachers are brought to the registry's own, after which layers are called.
+    """
+
+    name: str = "unnamed"
+    teachers: tuple[str, ...] = ()
     rules: Mapping[str, float] = field(default_factory=dict)
     categories: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     use_human: bool = True
 
     def __post_init__(self) -> None:
-        if not self.teachers and not self.use_human:
-            raise InputError(f"policy '{self.name}': names no teachers, so it can keep nothing")
-        if len(set(self.teachers)) != len(self.teachers):
-            raise InputError(f"policy '{self.name}': names a teacher twice")
-        for place, rules in (("rules", self.rules), *self.categories.items()):
-            _check_rules(self.name, place, rules)
+        teachers = tuple(ALIASES.get(name, name) for name in self.teachers)
+        object.__setattr__(self, "teachers", teachers)
+        if not teachers and not self.use_human:
+            raise InputError(
+                f"policy '{self.name}': names no teachers and no humans, so it can keep nothing; "
+                'add teachers = ["sam_vit_t"]'
+            )
+        if len(set(teachers)) != len(teachers):
+            raise InputError(
+                f"policy '{self.name}': expected every teacher once, got {', '.join(teachers)}; "
+                "take one out"
+            )
+        _check_tables(f"policy '{self.name}'", self.rules, self.categories)
 
-    def rules_of(self, category: str) -> dict[str, float]:
-        """The bounds for a category, in the order of RULES."""
-        merged = {**self.rules, **self.categories.get(category, {})}
-        return {name: float(merged[name]) for name in RULES if name in merged}
+    def bound(self, rule: str, category: str) -> float | None:
+        """The bound of a rule for a category; None: the rule does not apply."""
+        return self.categories.get(category, {}).get(rule, self.rules.get(rule))
 
     @staticmethod
-    def from_mapping(values: Mapping[str, Any]) -> Policy:  # Any: parsed TOML
-        """A policy from parsed TOML.
+    def from_mapping(values: Mapping[str, Any], *, name: str = "unnamed") -> Policy:
+        """A policy from parsed TOML, called `name` unless it names itself.
 
         Raises:
-            InputError: an unknown key, an unknown rule, or a bound that is no number.
+            InputError: an unknown key or rule (names the nearest), or a value of another type.
         """
-        known = {"name", "teachers", "rules", "categories", "use_human"}
-        if unknown := sorted(set(values) - known):
-            raise InputError(
-                f"policy: unknown key '{unknown[0]}'; known are {', '.join(sorted(known))}"
-            )
-        teachers = values.get("teachers", [])
-        if not isinstance(teachers, list) or not all(isinstance(name, str) for name in teachers):
-            raise InputError('policy: expected teachers = ["name", ...]')
-        return Policy(
-            name=str(values.get("name", "unnamed")),
-            teachers=tuple(teachers),
-            rules=values.get("rules", {}),
-            categories=values.get("categories", {}),
-            use_human=bool(values.get("use_human", True)),
-        )
+        where = f"policy '{name}'"
+        _check_tables(where, values.get("rules", {}), values.get("categories", {}))
+        return from_mapping(Policy, {"name": name, **values}, where=where)
 
     @staticmethod
     def load(path: str, *, overrides: Sequence[str] = ()) -> Policy:
@@ -113,62 +131,65 @@ class Policy:
         Raises:
             InputError: there is no such file, it is not TOML, or not a policy.
         """
-        built_in = Path(__file__).parent / "policies" / f"{path}.toml"
-        file = built_in if built_in.is_file() and "/" not in path else Path(path)
-        try:
-            values = tomllib.loads(file.read_text(encoding="utf-8"))
-        except OSError as error:
-            names = sorted(found.stem for found in built_in.parent.glob("*.toml"))
+        built_in = {file.stem: file for file in sorted(_BUILT_IN.glob("*.toml"))}
+        file = built_in.get(path, Path(path))
+        if not file.exists():
+            beside = [str(near) for near in file.parent.glob("*.toml")]
             raise InputError(
-                f"policy '{path}': {error.strerror}; give a TOML file or one of {', '.join(names)}"
-            ) from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise InputError(f"policy '{path}' is not TOML: {error}") from error
-        return Policy.from_mapping(with_overrides({"name": file.stem, **values}, list(overrides)))
+                f"policy '{path}': there is no such file, and none of that name comes with "
+                f"maskmill; {did_you_mean(path, [*built_in, *sorted(beside)])}"
+            )
+        values = read_toml(file, what="policy")
+        return Policy.from_mapping(with_overrides(values, overrides), name=file.stem)
 
 
 def judge(
-    signals: Mapping[str, NDArray[np.float64]],
-    categories: NDArray[np.object_],
+    signals: Mapping[str, NDArray[np.float32] | NDArray[np.float64]],
+    categories: pa.DictionaryArray,
     policy: Policy,
-) -> NDArray[np.object_]:
-    """[N] the first broken rule's reason for each mask, None where it passes all.
+) -> pa.StringArray:
+    """[N] the reason of the first rule that each mask breaks, null where it breaks none.
 
     Args:
-        signals: column name -> [N] values; NaN stands for "the teacher gives no such signal",
+        signals: a rule's column -> [N] values; NaN stands for "the teacher gives no such signal",
             infinity for a value that is not a number.
-        categories: [N] names.
+        categories: [N] category names.
         policy: the rules.
     """
-    reasons: NDArray[np.object_] = np.full(len(categories), None, dtype=object)
-    is_odd = np.zeros(len(categories), dtype=bool)
+    names = categories.dictionary.to_pylist()
+    codes = categories.indices.to_numpy(zero_copy_only=False)  # [N] positions in `names`
+    broken = np.zeros(len(codes), dtype=np.int8)  # [N] positions in _REASONS
+    # Backwards: what is written last, the first rule that is broken, stays.
+    for position, (name, rule) in reversed(list(enumerate(RULES.items(), start=2))):
+        bounds = [policy.bound(name, category) for category in names]
+        if all(bound is None for bound in bounds):
+            continue
+        values = signals[rule.column]
+        # Rounded like the values themselves: 0.7 as float32 is not less than 0.7.
+        limits = np.array([np.nan if bound is None else bound for bound in bounds], values.dtype)
+        limit = limits[codes]  # [N]; a NaN on either side breaks nothing
+        broken[values < limit if rule.is_minimum else values > limit] = position
     for values in signals.values():
-        is_odd |= np.isinf(values)
-    reasons[is_odd] = NOT_FINITE
-    special = [name for name in policy.categories if name in set(categories)]
-    is_general = ~np.isin(categories, special)
-    groups = [(is_general, policy.rules_of(""))]
-    groups += [(categories == name, policy.rules_of(name)) for name in special]
-    for is_member, rules in groups:
-        for name, bound in rules.items():
-            rule = RULES[name]
-            values = signals[rule.column]
-            is_broken = values < bound if rule.is_minimum else values > bound
-            is_first = is_broken & is_member & np.equal(reasons, None)
-            reasons[is_first] = rule.reason
-    return reasons
+        broken[np.isinf(values)] = 1
+    return _REASONS.take(pa.array(broken))
 
 
-def _check_rules(policy: str, place: str, rules: object) -> None:
+def _check_tables(where: str, rules: object, categories: object) -> None:
+    if not isinstance(categories, Mapping):
+        raise InputError(f"{where}: expected tables [categories.NAME], got {categories!r}")
+    _check_rules(f"{where}: [rules]", rules)
+    for category, special in categories.items():
+        _check_rules(f"{where}: [categories.{category}]", special)
+
+
+def _check_rules(place: str, rules: object) -> None:
     if not isinstance(rules, Mapping):
-        raise InputError(f"policy '{policy}': expected a table [{place}], got {rules!r}")
+        raise InputError(f"{place}: expected a table of rules, got {rules!r}")
     for name, bound in rules.items():
-        if name not in RULES:
-            raise InputError(
-                f"policy '{policy}': unknown rule '{name}' in [{place}]; known are "
-                f"{', '.join(RULES)}"
-            )
-        if isinstance(bound, bool) or not isinstance(bound, int | float) or not np.isfinite(bound):
-            raise InputError(
-                f"policy '{policy}': {name} in [{place}]: expected a number, got {bound!r}"
-            )
+        rule = RULES.get(name)
+        if rule is None:
+            raise InputError(f"{place}: unknown rule '{name}'; {did_you_mean(name, RULES)}")
+        highest, expected = (1.0, "from 0 to 1") if rule.is_share else (np.inf, "of 0 or more")
+        is_number = isinstance(bound, int | float) and not isinstance(bound, bool)
+        if not is_number or not 0 <= bound <= highest or not np.isfinite(bound):
+            raise InputError(f"{place}: {name}: expected a number {expected}, got {bound!r}")
