@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from manifests.commit import Commit
@@ -20,26 +20,39 @@ class HistoryEntry:
 
 
 def history(store: Store, ref: str) -> Iterator[HistoryEntry]:
-    """Every commit reachable from a ref, once: newest first, never before a child that led there.
+    """Every commit reachable from a ref, once: newest first, never before the child that led there.
 
     Raises:
         RefError: no such ref.
         ObjectMissingError, ObjectDamagedError: a commit of the chain cannot be read.
     """
-    start = Refs(store).resolve(ref)
-    seen = {start}
-    # Clocks jump: time orders what is free to be ordered, the heap never yields a parent first
-    # within a chain because a parent is pushed only after its child.
-    queue = [(_newest_first(Commit.load(store, start)), start)]
+    first = _read(store, Refs(store).resolve(ref))
+    seen = {first.commit_id}
+    # Clocks jump: a parent may claim to be younger than its child. Within a chain it is not pushed
+    # before the child was yielded; between chains the clocks decide.
+    queue = [(_newest_first(first.commit), first.commit_id, first)]
     while queue:
-        _, commit_id = heapq.heappop(queue)
-        commit = Commit.load(store, commit_id)
-        yield HistoryEntry(commit_id=commit_id, commit=commit)
-        for parent in commit.parents:
-            if parent not in seen:
-                seen.add(parent)
-                heapq.heappush(queue, (_newest_first(Commit.load(store, parent)), parent))
+        *_, entry = heapq.heappop(queue)
+        yield entry
+        for parent_id in entry.commit.parents:
+            if parent_id not in seen:
+                seen.add(parent_id)
+                parent = _read(store, parent_id)
+                heapq.heappush(queue, (_newest_first(parent.commit), parent_id, parent))
+
+
+def newest(store: Store, ref: str, matches: Callable[[Commit], bool]) -> HistoryEntry | None:
+    """The newest commit reachable from a ref that matches, or None.
+
+    Raises: as `history`.
+    """
+    return next((entry for entry in history(store, ref) if matches(entry.commit)), None)
+
+
+def _read(store: Store, commit_id: str) -> HistoryEntry:
+    return HistoryEntry(commit_id=commit_id, commit=Commit.load(store, commit_id))
 
 
 def _newest_first(commit: Commit) -> tuple[int, ...]:
+    """Sorts by falling time; times are strings of one length."""
     return tuple(-ord(character) for character in commit.time)
