@@ -5,20 +5,21 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from engine import cli_teachers
 from manifests import cli as manifests_cli
+from manifests.cli import open_store, print_export, print_ledgers
 from manifests.console import (
+    EXIT_CODES,
     BranchOption,
     JsonOption,
     RefOption,
     StoreOption,
+    examples,
     note,
-    print_table,
     run_app,
     say,
     show,
@@ -32,27 +33,31 @@ if TYPE_CHECKING:
 app = typer.Typer(
     name="maskmill",
     help="Boxes in, trusted masks out: label, filter, version and export pseudo-masks.",
-    epilog="The whole chain in one command: maskmill run job.toml",
-    no_args_is_help=True,
+    epilog=f"{examples('maskmill run job.toml', 'maskmill COMMAND --help')}\n\n{EXIT_CODES}",
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-weights_app = typer.Typer(help="Model weights, each pinned by its SHA-256.", no_args_is_help=True)
-app.add_typer(weights_app, name="weights")
-manifests_cli.mount(app)
 
+MessageOption = Annotated[
+    str, typer.Option("--message", "-m", metavar="TEXT", help="Of the commit; empty: made up.")
+]
 RayOption = Annotated[
     str,
     typer.Option(
         "--ray-address",
         envvar="MASKMILL_RAY_ADDRESS",
+        metavar="ADDRESS",
         help="An existing cluster: auto, host:port or ray://host:port. Empty: a local Ray.",
     ),
 ]
-WorkersOption = Annotated[int, typer.Option(help="Workers; 0: as many as the cluster holds.")]
-CpusOption = Annotated[int, typer.Option(help="CPUs, and threads, of each worker; 0: automatic.")]
-GpusOption = Annotated[float, typer.Option(help="GPUs of each worker.")]
+WorkersOption = Annotated[
+    int, typer.Option(min=0, help="Workers; 0: as many as the cluster holds.")
+]
+CpusOption = Annotated[
+    int, typer.Option(min=0, help="CPUs, and threads, of each worker; 0: automatic.")
+]
+GpusOption = Annotated[float, typer.Option(min=0, help="GPUs of each worker.")]
 InlineOption = Annotated[
     bool, typer.Option("--inline", help="No Ray: work in this process (debugging, memory://).")
 ]
@@ -66,74 +71,91 @@ def root(
     ] = False,
 ) -> None:
     """Boxes in, trusted masks out: label, filter, version and export pseudo-masks."""
-    level = os.environ.get("MASKMILL_LOG", "INFO" if verbose else "ERROR")
-    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(message)s")
+    level = os.environ.get("MASKMILL_LOG", "INFO" if verbose else "ERROR").upper()
+    known = logging.getLevelNamesMapping()
+    logging.basicConfig(
+        level=known.get(level, logging.ERROR), format="%(asctime)s %(levelname)s %(message)s"
+    )
+
+
+manifests_cli.mount(app, "init")
 
 
 @app.command(
-    epilog="Examples: maskmill ingest coco instances.json photos/ --store st | "
-    "maskmill ingest yolo s3://bucket/set s3://bucket/set/images --store s3://bucket/st"
+    epilog=examples(
+        "maskmill ingest coco instances.json photos/ --store st",
+        "maskmill ingest csv boxes.csv photos/ --option unit=relative --policy min_sharpness=5",
+        "maskmill ingest yolo s3://bucket/set s3://bucket/set/images --store s3://bucket/st",
+    )
 )
 def ingest(
     format: Annotated[
-        str, typer.Argument(help="coco, objects365, lvis, open_images, yolo, voc, csv.")
+        str, typer.Argument(help="coco, objects365, lvis, open_images, yolo, voc or csv.")
     ],
     annotations: Annotated[str, typer.Argument(help="The annotation file or folder, or a URL.")],
     images: Annotated[str, typer.Argument(help="The image root: a folder or a URL.")],
     store: StoreOption,
-    name: Annotated[str, typer.Option(help="The source's name in ids; default: the format.")] = "",
+    name: Annotated[
+        str, typer.Option(metavar="NAME", help="The source's name in ids; default: the format.")
+    ] = "",
     branch: BranchOption = "main",
-    message: Annotated[str, typer.Option("--message", "-m", help="Of the commit.")] = "",
+    message: MessageOption = "",
     option: Annotated[
-        list[str] | None, typer.Option("--option", "-o", help="KEY=VALUE of the format.")
+        list[str] | None,
+        typer.Option("--option", "-o", metavar="KEY=VALUE", help="An option of the format."),
     ] = None,
     policy: Annotated[
-        list[str] | None, typer.Option(help="KEY=VALUE of the image policy, e.g. min_sharpness=5.")
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="A rule for images, e.g. min_sharpness=5."),
     ] = None,
-    shard_images: Annotated[int, typer.Option(help="Images a shard, at most.")] = 1000,
+    shard_images: Annotated[int, typer.Option(min=1, help="Images a shard, at most.")] = 1000,
     ray_address: RayOption = "",
     workers: WorkersOption = 0,
     inline: InlineOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Read a box-labelled dataset into a branch, checking every image and every box."""
-    from engine.ingest import ingest as run_ingest
+    """Read a box-labelled dataset into a branch. Every image and box is checked."""
     from engine.ingest_config import ImagePolicy, IngestConfig
-    from engine.run import committed
+    from engine.progress import ProgressListener
+    from engine.run import run_ingest
     from engine.settings import from_mapping, with_overrides
     from engine.sources.protocol import SourceConfig
 
-    opened = _open(store)
+    opened = open_store(store)
+    rules = with_overrides({}, policy or [], option="--policy")
     config = IngestConfig(
         source=SourceConfig(
             format=format, annotations=annotations, images=images, name=name or format,
-            options=with_overrides({}, option or []),
+            options=with_overrides({}, option or [], option="--option"),
         ),
-        policy=from_mapping(ImagePolicy, with_overrides({}, policy or []), where="--policy"),
+        policy=from_mapping(ImagePolicy, rules, where="--policy"),
         branch=branch, message=message, shard_images=shard_images,
-        pool=_pool(opened, ray_address, workers, 0, 0.0, inline),
+        pool=_pool(opened, inline, ray_address=ray_address, workers=workers),
     )  # fmt: skip
-    with _listener(as_json) as listener:
-        listener.step(f"ingest {config.source.name}")
-        result = committed(
-            "ingest", lambda: run_ingest(opened, config, on_progress=listener.progress)
-        )
-    _show_step(opened, result, as_json=as_json)
+    with ProgressListener(is_quiet=as_json) as listener:
+        result = run_ingest(opened, config, listener)
+    _show_step(result, as_json=as_json)
 
 
 @app.command(
-    epilog="Examples: maskmill label sam_vit_t --store st | maskmill label sam_vit_h "
-    "--store s3://bucket/st --ray-address auto --gpus-per-worker 1"
+    epilog=examples(
+        "maskmill label sam_vit_t --store st",
+        "maskmill label box --store st --inline",
+        "maskmill label sam_vit_h --store s3://bucket/st --ray-address auto --gpus-per-worker 1",
+    )
 )
 def label(
     teacher: Annotated[str, typer.Argument(help="A name from 'maskmill teachers'.")],
     store: StoreOption,
     branch: BranchOption = "main",
-    message: Annotated[str, typer.Option("--message", "-m", help="Of the commit.")] = "",
+    message: MessageOption = "",
     option: Annotated[
-        list[str] | None, typer.Option("--option", "-o", help="KEY=VALUE of the teacher.")
+        list[str] | None,
+        typer.Option("--option", "-o", metavar="KEY=VALUE", help="A setting of the teacher."),
     ] = None,
-    image_batch: Annotated[int, typer.Option(help="Images given to the teacher together.")] = 1,
+    image_batch: Annotated[
+        int, typer.Option(min=1, help="Images given to the teacher together.")
+    ] = 1,
     fallback: Annotated[
         bool, typer.Option(help="Without weights, use a teacher that needs none, and say so.")
     ] = True,
@@ -147,32 +169,34 @@ def label(
     """Draw a mask for every box of a branch with one teacher. Run again to go on."""
     from engine.job import LabelSettings
     from engine.label import LabelConfig
-    from engine.label import label as run_label
-    from engine.run import available_teacher, committed, config_for
+    from engine.progress import ProgressListener
+    from engine.run import available_teacher, config_for, run_label
     from engine.settings import with_overrides
 
-    opened = _open(store)
-    settings = LabelSettings(
-        teacher=teacher, config=with_overrides({}, option or []), fallback=fallback
-    )
-    with _listener(as_json) as listener:
+    opened = open_store(store)
+    options = with_overrides({}, option or [], option="--option")
+    settings = LabelSettings(teacher=teacher, config=options, fallback=fallback)
+    pool = _pool(
+        opened, inline, ray_address=ray_address, workers=workers,
+        cpus_per_worker=cpus_per_worker, gpus_per_worker=gpus_per_worker,
+    )  # fmt: skip
+    with ProgressListener(is_quiet=as_json) as listener:
         chosen = available_teacher(settings, listener)
         config = LabelConfig(
             teacher=chosen, teacher_config=config_for(settings, chosen),
-            branch=branch, message=message, image_batch=image_batch,
-            pool=_pool(opened, ray_address, workers, cpus_per_worker, gpus_per_worker, inline),
+            branch=branch, message=message, image_batch=image_batch, pool=pool,
         )  # fmt: skip
-        listener.step(f"label with {chosen}")
-        result = committed(
-            "label", lambda: run_label(opened, config, on_progress=listener.progress)
-        )
-    _show_step(opened, result, as_json=as_json)
+        result = run_label(opened, config, listener)
+    _show_step(result, as_json=as_json)
 
 
 @app.command(
     "filter",
-    epilog="Examples: maskmill filter --store st | maskmill filter strict.toml --store st "
-    "--set rules.min_box_iou=0.8 --set 'teachers=[\"u2netp\"]'",
+    epilog=examples(
+        "maskmill filter --store st",
+        "maskmill filter strict.toml --store st --branch strict",
+        "maskmill filter --set rules.min_box_iou=0.8 --set 'teachers=[\"u2netp\"]'",
+    ),
 )
 def filter_command(
     store: StoreOption,
@@ -180,145 +204,118 @@ def filter_command(
         str, typer.Argument(help="A TOML file, or the name of a built-in.")
     ] = "default",
     branch: BranchOption = "main",
-    message: Annotated[str, typer.Option("--message", "-m", help="Of the commit.")] = "",
+    message: MessageOption = "",
     overrides: Annotated[
-        list[str] | None, typer.Option("--set", help="KEY=VALUE in the policy.")
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="A value in the policy."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Judge every mask by a policy. Touches no image and runs no teacher."""
-    from engine.filter import FilterConfig, filter_masks
+    from engine.filter import FilterConfig
     from engine.policy import Policy
-    from engine.run import committed
+    from engine.progress import ProgressListener
+    from engine.run import run_filter
 
-    opened = _open(store)
+    opened = open_store(store)
     chosen = Policy.load(policy, overrides=overrides or [])
     config = FilterConfig(policy=chosen, branch=branch, message=message)
-    _show_step(opened, committed("filter", lambda: filter_masks(opened, config)), as_json=as_json)
+    with ProgressListener(is_quiet=as_json) as listener:
+        result = run_filter(opened, config, listener)
+    _show_step(result, as_json=as_json)
 
 
 @app.command(
-    epilog="Examples: maskmill run job.toml | maskmill run job.toml --set pool.workers=2 "
-    "--set store=s3://bucket/st"
+    epilog=examples(
+        "maskmill run job.toml",
+        "maskmill run job.toml --set store=s3://bucket/st --set pool.workers=2",
+        "maskmill run job.toml --set label.0.teacher=box --set policy=strict.toml",
+    )
 )
 def run(
     job: Annotated[str, typer.Argument(help="A TOML file; see docs/job.md.")],
     overrides: Annotated[
         list[str] | None,
-        typer.Option("--set", help="KEY=VALUE in the job, e.g. label.0.teacher=box."),
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="A value in the job, e.g. label.0.teacher=box."
+        ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """The whole chain: ingest, label, filter, commit, export, report. Run again to go on."""
     from engine.job import JobConfig
+    from engine.progress import ProgressListener
     from engine.run import run as run_job
-    from manifests.history import history
-    from manifests.store import Store
 
     config = JobConfig.load(job, overrides=overrides or [])
-    with _listener(as_json) as listener:
+    with ProgressListener(is_quiet=as_json) as listener:
         result = run_job(config, listener)
 
     def human() -> None:
-        for entry in reversed(list(history(Store(config.store), result.commit_id))):
-            if entry.commit.ledger.rows:
-                say(f"\n{entry.commit_id[:12]} {entry.commit.message}")
-                manifests_cli.print_ledger(entry.commit.ledger)
+        print_ledgers((step.step, step.ledger) for step in result.steps)
         for summary in result.exports:
-            say(f"exported {summary.num_annotations:,} annotations to {summary.target}")
+            print_export(summary)
         if result.report:
             say(f"report: {result.report}")
+        say(f"commit {result.commit_id[:12]} on branch {config.branch} of {config.store}")
+        if not any(step.is_new for step in result.steps):
+            note("nothing changed: every step's outcome was there already")
 
-    show(result, as_json=as_json, human=human)
+    body = {
+        "commit_id": result.commit_id,
+        "steps": [_step_body(step) for step in result.steps],
+        "exports": result.exports,
+        "report": result.report,
+    }
+    show(body, as_json=as_json, human=human)
 
 
-@app.command(epilog="Example: maskmill report out.html --store st --ref main")
+@app.command(epilog=examples("maskmill report out.html --store st --ref main"))
 def report(
     target: Annotated[str, typer.Argument(help="The HTML file to write.")],
     store: StoreOption,
     ref: RefOption = "main",
-    max_photos: Annotated[int, typer.Option(help="Photos on the page, at most.")] = 60,
+    max_photos: Annotated[int, typer.Option(min=0, help="Photos on the page, at most.")] = 60,
     as_json: JsonOption = False,
 ) -> None:
-    """One HTML page with the photos, the boxes, the masks, and the reasons of dropped ones."""
-    from dataclasses import asdict
+    """Write a ref as one HTML page. Photos, boxes, masks, and the reasons of dropped ones."""
     from pathlib import Path
 
     from engine.report import ReportOptions, write_report
     from manifests.dataset import Dataset
 
-    summary = write_report(
-        Dataset.open(_open(store), ref), Path(target), options=ReportOptions(max_photos=max_photos)
-    )
-    show(asdict(summary), as_json=as_json, human=lambda: say(f"wrote {target}"))
-
-
-@app.command(epilog="Example: maskmill teachers --json")
-def teachers(as_json: JsonOption = False) -> None:
-    """The teachers there are, and whether their weights are on this machine."""
-    from teachers import registry, weights
-
-    rows = [
-        {
-            "name": name,
-            "description": entry.description,
-            "weights": entry.weights,
-            "available": entry.weights is None or weights.find(entry.weights) is not None,
-        }
-        for name, entry in registry.REGISTRY.items()
-    ]
+    dataset = Dataset.open(open_store(store), ref)
+    options = ReportOptions(ref=ref, max_photos=max_photos)
+    summary = write_report(dataset, Path(target), options=options)
     show(
-        rows,
+        summary,
         as_json=as_json,
-        human=lambda: print_table(
-            "teachers", ("name", "what it does", "weights", "here"),
-            [(row["name"], row["description"], row["weights"] or "none needed",
-              "yes" if row["available"] else "no") for row in rows],
+        human=lambda: say(
+            f"wrote {summary.target} with {summary.num_photos:,} of {summary.num_photos_total:,} "
+            "photos"
         ),
-    )  # fmt: skip
+    )
 
 
-@app.command("demo-photos", hidden=True)
-def demo_photos(folder: Annotated[str, typer.Argument(help="Where to write them.")]) -> None:
+manifests_cli.mount(app, "export", "log", "show", "tag", "branch", "stats")
+cli_teachers.mount(app)
+
+
+@app.command("demo-photos", hidden=True, epilog=examples("maskmill demo-photos demo-out/photos"))
+def demo_photos(
+    folder: Annotated[str, typer.Argument(help="Where to write them.")], as_json: JsonOption = False
+) -> None:
     """Write the small box-labelled photo set of `make demo`."""
     from pathlib import Path
 
     from engine.demo import build_demo_set
 
     build_demo_set(Path(folder))
-    say(f"wrote the demo photos to {folder}")
-
-
-@weights_app.command("fetch", epilog="Example: maskmill weights fetch mobile_sam")
-def weights_fetch(
-    name: Annotated[str, typer.Argument(help="A name from 'maskmill weights list'.")],
-    as_json: JsonOption = False,
-) -> None:
-    """Find a weights file, or download it and check its digest."""
-    from teachers import weights
-
-    path = weights.fetch(name)
-    show({"name": name, "path": str(path)}, as_json=as_json, human=lambda: say(str(path)))
-
-
-@weights_app.command("list", epilog="Example: maskmill weights list --json")
-def weights_list(as_json: JsonOption = False) -> None:
-    """Every weights file maskmill knows, its digest, and where it is on this machine."""
-    from teachers import weights
-
-    rows = [
-        {"name": name, "bytes": entry.num_bytes, "sha256": entry.sha256, "path": weights.find(name)}
-        for name, entry in weights.TABLE.items()
-    ]
     show(
-        rows,
+        {"folder": folder},
         as_json=as_json,
-        human=lambda: print_table(
-            "weights", ("name", "sha256", "here", "bytes"),
-            [(row["name"], row["sha256"], row["path"] or "no", row["bytes"]) for row in rows],
-            numeric=1,
-        ),
-    )  # fmt: skip
+        human=lambda: say(f"wrote the demo photos to {folder}"),
+    )
 
 
 def main() -> None:
@@ -326,58 +323,35 @@ def main() -> None:
     run_app(app, arguments=sys.argv[1:])
 
 
-@contextmanager
-def _listener(as_json: bool) -> Iterator[_Listener]:
-    from engine.progress import ProgressListener
-
-    with ProgressListener(is_quiet=as_json) as listener:
-        yield listener
-
-
-def _pool(
-    store: Store, ray_address: str, workers: int, cpus: int, gpus: float, inline: bool
-) -> PoolConfig:
+def _pool(store: Store, inline: bool, **where: Any) -> PoolConfig:  # Any: fields of PoolConfig
     from engine.pool import PoolConfig
 
     if store.protocol == "memory" and not inline:
         note("a memory:// store lives in this process only, so the work is done here, without Ray")
-    return PoolConfig(
-        executor="inline" if inline or store.protocol == "memory" else "ray",
-        ray_address=ray_address, workers=workers, cpus_per_worker=cpus, gpus_per_worker=gpus,
-    )  # fmt: skip
+    is_here = inline or store.protocol == "memory"
+    return PoolConfig(executor="inline" if is_here else "ray", **where)
 
 
-def _open(store: str) -> Store:
-    from manifests.store import Store
+def _show_step(result: StepResult, *, as_json: bool) -> None:
+    def human() -> None:
+        print_ledgers([("", result.ledger)])
+        say(f"commit {result.commit_id[:12]}: {result.step}")
+        if not result.is_new:
+            note(f"nothing changed: the outcome of '{result.step}' was there already")
 
-    opened = Store(store)
-    opened.check_is_store()
-    return opened
+    show(_step_body(result), as_json=as_json, human=human)
 
 
-def _show_step(store: Store, result: StepResult, *, as_json: bool) -> None:
+def _step_body(result: StepResult) -> dict[str, Any]:  # Any: JSON
     from dataclasses import asdict
 
-    from manifests.commit import Commit
-
-    commit = Commit.load(store, result.commit_id)
-
-    def human() -> None:
-        manifests_cli.print_ledger(commit.ledger)
-        say(f"commit {result.commit_id[:12]} {commit.message}")
-        if not result.is_new:
-            note(f"nothing changed: the outcome of this {result.step} was there already")
-
-    body = {
-        "commit": result.commit_id,
+    return {
+        "step": result.step,
+        "commit_id": result.commit_id,
         "is_new": result.is_new,
-        "ledger": [asdict(row) for row in commit.ledger.totals()],
+        "ledger": [asdict(row) for row in result.ledger.totals()],
     }
-    show(body, as_json=as_json, human=human)
 
-
-if TYPE_CHECKING:
-    from engine.progress import ProgressListener as _Listener
 
 if __name__ == "__main__":
     main()

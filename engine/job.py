@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from engine.driver import DriverConfig
 from engine.ingest_config import ImagePolicy
+from engine.policy import Policy
 from engine.pool import PoolConfig
-from engine.settings import from_mapping, with_overrides
+from engine.settings import from_mapping, read_toml, with_overrides
 from engine.sources.protocol import SourceConfig
 from manifests.dataset import DEFAULT_BRANCH
 from manifests.errors import InputError
@@ -31,7 +32,7 @@ class LabelSettings:
 
     teacher: str
     config: Mapping[str, str | int | float | bool] = field(default_factory=dict)
-    image_batch: int = 1
+    image_batch: int = 8
     fallback: bool = True
 
 
@@ -64,7 +65,7 @@ class JobConfig:
         source: what to ingest, in order.
         ingest: how.
         label: teachers to run, in order.
-        policy: name or path of the filter policy, or empty for no filter step.
+        policy: the filter policy, as a name, a path, or a table; empty for no filter step.
         export: what to write out at the end.
         report: an HTML page at the end, or none.
         pool, driver: where the workers run, and how patient they are.
@@ -75,7 +76,7 @@ class JobConfig:
     source: tuple[SourceConfig, ...] = ()
     ingest: IngestSettings = IngestSettings()
     label: tuple[LabelSettings, ...] = ()
-    policy: str = ""
+    policy: str | Policy = ""
     export: tuple[ExportSettings, ...] = ()
     report: ReportSettings | None = None
     pool: PoolConfig = PoolConfig()
@@ -83,40 +84,37 @@ class JobConfig:
 
     def __post_init__(self) -> None:
         if not self.store:
-            raise InputError('job: expected store = "folder or URL"')
+            raise InputError('job: expected store = "folder or URL", got none; add it')
 
     @staticmethod
     def load(path: str, *, overrides: Sequence[str] = ()) -> JobConfig:
-        """A job from a TOML file; local paths in it are relative to the file's own folder.
+        """A job from a TOML file and `a.b=value` words.
+
+        Local paths are relative to the file's own folder, those in words to the current one.
 
         Raises:
             InputError: there is no such file, it is not TOML, or not a job.
         """
         file = Path(path)
-        try:
-            values = tomllib.loads(file.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise InputError(f"job file {path}: {error.strerror}; give a TOML file") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise InputError(f"job file {path} is not TOML: {error}") from error
-        job = from_mapping(JobConfig, with_overrides(values, list(overrides)), where=path)
-        return job.below(file.parent)
+        values = read_toml(file, what="job file")
+        placed = {key: _below(file.parent, (key,), value) for key, value in values.items()}
+        return from_mapping(JobConfig, with_overrides(placed, overrides), where=f"job file {path}")
 
-    def below(self, folder: Path) -> JobConfig:
-        """The same job with its relative paths made relative to a folder."""
 
-        def place(path: str) -> str:
-            return path if "://" in path or not path else str(folder / path)
+_PATHS = {
+    ("store",), ("source", "annotations"), ("source", "images"), ("source", "options", "classes"),
+    ("source", "options", "image_labels"), ("source", "options", "images_csv"),
+    ("export", "target"), ("report", "target"),
+}  # fmt: skip
 
-        is_file = self.policy.endswith(".toml")
-        return replace(
-            self,
-            store=place(self.store),
-            policy=place(self.policy) if is_file else self.policy,
-            source=tuple(
-                replace(source, annotations=place(source.annotations), images=place(source.images))
-                for source in self.source
-            ),
-            export=tuple(replace(item, target=place(item.target)) for item in self.export),
-            report=self.report and replace(self.report, target=place(self.report.target)),
-        )
+
+def _below(folder: Path, keys: tuple[str, ...], value: Any) -> Any:  # Any: TOML
+    """The value with the relative local paths in it made relative to a folder."""
+    if isinstance(value, dict):
+        return {key: _below(folder, (*keys, key), inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_below(folder, keys, inner) for inner in value]
+    is_path = keys in _PATHS or (keys == ("policy",) and str(value).endswith(".toml"))
+    if not is_path or not isinstance(value, str) or not value or "://" in value:
+        return value
+    return str(folder / Path(value).expanduser())

@@ -27,6 +27,13 @@ _LOCAL_ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 
+_AUTHENTICATION_LOGGER = "ray._private.authentication.authentication_token_setup"
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Leaves out the line with which Ray says that its token authentication is on, as it should."""
+    return "Token authentication is enabled" not in record.getMessage()
+
 
 @contextmanager
 def ray_session(address: str) -> Iterator[None]:
@@ -39,6 +46,7 @@ def ray_session(address: str) -> Iterator[None]:
     """
     for name, value in _LOCAL_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    logging.getLogger(_AUTHENTICATION_LOGGER).addFilter(_is_news)
     import ray
 
     if ray.is_initialized():

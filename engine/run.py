@@ -5,23 +5,31 @@ Run again after any interruption, it goes on where it was: every step first look
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 from engine.driver import JobProgress
-from engine.filter import FilterConfig, filter_masks
+from engine.filter import FilterConfig, check_layers, filter_masks
 from engine.ingest import ingest
 from engine.ingest_config import IngestConfig
 from engine.job import ExportSettings, JobConfig, LabelSettings
 from engine.label import LabelConfig, label
 from engine.policy import Policy
-from manifests.dataset import Dataset, init
-from manifests.errors import NothingToCommitError
+from engine.settings import did_you_mean
+from engine.sources.registry import FORMATS as SOURCE_FORMATS
+from manifests.commit import Commit, Operation
+from manifests.dataset import Dataset, Writer, init
+from manifests.errors import InputError, NothingToCommitError
+from manifests.export import FORMATS as EXPORT_FORMATS
 from manifests.export import export
 from manifests.export_plan import ExportOptions, ExportSummary
+from manifests.history import newest
+from manifests.ledger import Ledger
 from manifests.store import Store
+from teachers import registry, weights
 
 
 class Listener(Protocol):
@@ -35,23 +43,47 @@ class Listener(Protocol):
         """Something happened in the running step."""
         ...
 
+    def done(self, text: str) -> None:
+        """A step ended, and this came of it."""
+        ...
+
     def warn(self, text: str) -> None:
         """Something nobody should miss."""
         ...
 
 
+class Silence:
+    """A listener that does not listen."""
+
+    def step(self, name: str) -> None: ...
+
+    def progress(self, progress: JobProgress) -> None: ...
+
+    def done(self, text: str) -> None: ...
+
+    def warn(self, text: str) -> None: ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepResult:
-    """A step's commit; `is_new` is False if its outcome was there already."""
+    """What a step did.
+
+    Attributes:
+        step: its name, for people.
+        commit_id: the commit that it made, now or (`is_new` is False) in an earlier run.
+        is_new: whether it had anything to do.
+        ledger: what became of every row; empty if the commit that says so is not to be found.
+    """
 
     step: str
     commit_id: str
     is_new: bool
+    ledger: Ledger
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunResult:
-    """What a job did."""
+    """What a job did; `commit_id` is the branch's head at its end."""
 
     commit_id: str
     steps: tuple[StepResult, ...]
@@ -59,21 +91,27 @@ class RunResult:
     report: str | None
 
 
-def run(job: JobConfig, listener: Listener) -> RunResult:
+def run(job: JobConfig, listener: Listener | None = None) -> RunResult:
     """Does the whole job; see the module's docstring.
 
     Raises:
-        MaskmillError: as ingest, label, filter_masks and export do.
+        MaskmillError: as ingest, label, filter_masks and export do; what can be seen to be wrong
+            beforehand is raised before anything is done.
     """
+    listener = listener or Silence()
     store = Store(job.store)
     make_if_missing(store)
+    check(job, Writer(store, job.branch).dataset)
     teachers = {item.teacher: available_teacher(item, listener) for item in job.label}
-    policy = _policy_for(job, teachers)
-    steps = [
-        *(_ingest(store, job, number, listener) for number in range(len(job.source))),
-        *(_label(store, job, item, teachers[item.teacher], listener) for item in job.label),
-        *([_filter(store, job, policy, listener)] if policy else []),
-    ]
+    policy = policy_for(job, teachers)
+    steps: list[StepResult] = []
+    for take_step in (
+        *(partial(run_ingest, store, config, listener) for config in _ingests(job)),
+        *(partial(run_label, store, config, listener) for config in _labels(job, teachers)),
+        *(partial(run_filter, store, config, listener) for config in _filters(job, policy)),
+    ):
+        steps.append(take_step())
+        listener.done(outcome(steps[-1]))
     dataset = Dataset.open(store, job.branch)
     exports = tuple(_export(dataset, job, item, listener) for item in job.export)
     report = _report(dataset, job, listener)
@@ -84,10 +122,26 @@ def run(job: JobConfig, listener: Listener) -> RunResult:
 
 def make_if_missing(store: Store) -> None:
     """An empty store, unless one is there."""
-    from manifests import layout
-
-    if store.read_optional(layout.MARKER) is None:
+    if not store.is_there():
         init(store)
+
+
+def check(job: JobConfig, dataset: Dataset) -> None:
+    """Finds what would stop the job hours later.
+
+    Raises:
+        InputError: an unknown teacher, setting or format, or a policy for masks that will not be
+            there.
+    """
+    for source in job.source:
+        _require_known(f"source '{source.name}': format", source.format, SOURCE_FORMATS)
+    for item in job.export:
+        _require_known("export: format", item.format, EXPORT_FORMATS)
+    for label_item in job.label:
+        registry.identity(label_item.teacher, label_item.config)
+    if policy := _policy(job):
+        coming = [registry.canonical(item.teacher) for item in job.label]
+        check_layers(dataset, policy, coming=coming)
 
 
 def available_teacher(item: LabelSettings, listener: Listener) -> str:
@@ -96,8 +150,6 @@ def available_teacher(item: LabelSettings, listener: Listener) -> str:
     Raises:
         WeightsError: its weights are not to be had and no fallback is allowed.
     """
-    from teachers import registry, weights
-
     if not item.fallback:
         if needed := registry.spec(item.teacher).weights:
             weights.fetch(needed)
@@ -108,60 +160,118 @@ def available_teacher(item: LabelSettings, listener: Listener) -> str:
     return name
 
 
-def config_for(item: LabelSettings, teacher: str) -> Mapping[str, str | int | float | bool]:
-    """The item's settings, unless a fallback took its teacher's place: they are not for it."""
-    from teachers import registry
-
-    return item.config if teacher == registry.canonical(item.teacher) else {}
-
-
-def committed(step: str, make: Callable[[], str]) -> StepResult:
-    """A step's commit, whether it is new or was there already."""
-    try:
-        return StepResult(step=step, commit_id=make(), is_new=True)
-    except NothingToCommitError as error:
-        return StepResult(step=step, commit_id=error.commit_id, is_new=False)
-
-
-def _ingest(store: Store, job: JobConfig, number: int, listener: Listener) -> StepResult:
-    source = job.source[number]
-    config = IngestConfig(
-        source=source, policy=job.ingest.policy, branch=job.branch,
-        shard_images=job.ingest.shard_images, shard_bytes=job.ingest.shard_bytes,
-        pool=job.pool, driver=job.driver,
-    )  # fmt: skip
-    step = f"ingest {source.name}"
-    listener.step(step)
-    return committed(step, lambda: ingest(store, config, on_progress=listener.progress))
-
-
-def _label(
-    store: Store, job: JobConfig, item: LabelSettings, teacher: str, listener: Listener
-) -> StepResult:
-    config = LabelConfig(
-        teacher=teacher,
-        teacher_config=config_for(item, teacher),
-        branch=job.branch, image_batch=item.image_batch, pool=job.pool, driver=job.driver,
-    )  # fmt: skip
-    step = f"label with {teacher}"
-    listener.step(step)
-    return committed(step, lambda: label(store, config, on_progress=listener.progress))
-
-
-def _policy_for(job: JobConfig, teachers: Mapping[str, str]) -> Policy | None:
+def policy_for(job: JobConfig, teachers: Mapping[str, str]) -> Policy | None:
     """The job's policy, its teachers replaced where a fallback took their place."""
-    if not job.policy:
+    policy = _policy(job)
+    if policy is None:
         return None
-    policy = Policy.load(job.policy)
-    names = dict.fromkeys(teachers.get(name, name) for name in policy.teachers)
+    taken = {registry.canonical(wanted): used for wanted, used in teachers.items()}
+    names = dict.fromkeys(taken.get(name, name) for name in policy.teachers)
     return replace(policy, teachers=tuple(names))
 
 
-def _filter(store: Store, job: JobConfig, policy: Policy, listener: Listener) -> StepResult:
-    step = f"filter with {policy.name}"
-    listener.step(step)
-    config = FilterConfig(policy=policy, branch=job.branch)
-    return committed(step, lambda: filter_masks(store, config))
+def _policy(job: JobConfig) -> Policy | None:
+    if isinstance(job.policy, Policy):
+        return job.policy
+    return Policy.load(job.policy) if job.policy else None
+
+
+def config_for(item: LabelSettings, teacher: str) -> Mapping[str, str | int | float | bool]:
+    """The item's settings, unless a fallback took its teacher's place: they are not for it."""
+    return item.config if teacher == registry.canonical(item.teacher) else {}
+
+
+def run_ingest(store: Store, config: IngestConfig, listener: Listener) -> StepResult:
+    """One ingest step, told to a listener. Raises what `ingest` does."""
+    source = asdict(config.source)
+    listener.step(f"ingest {config.source.name}")
+    return _result(
+        f"ingest {config.source.name}",
+        store,
+        lambda: ingest(store, config, on_progress=listener.progress),
+        lambda made: made.name == "ingest" and made.config.get("source") == source,
+    )
+
+
+def run_label(store: Store, config: LabelConfig, listener: Listener) -> StepResult:
+    """One label step, told to a listener. Raises what `label` does."""
+    teacher = registry.canonical(config.teacher)
+    listener.step(f"label with {teacher}")
+    return _result(
+        f"label with {teacher}",
+        store,
+        lambda: label(store, config, on_progress=listener.progress),
+        lambda made: (made.teacher or {}).get("name") == teacher,
+    )
+
+
+def run_filter(store: Store, config: FilterConfig, listener: Listener) -> StepResult:
+    """One filter step, told to a listener. Raises what `filter_masks` does."""
+    policy = config.policy
+    listener.step(f"filter with policy {policy.name}")
+    known = [entry.name for entry in Dataset.open(store, config.branch).commit.categories]
+    for name in policy.categories:
+        if name not in known:
+            listener.warn(
+                f"policy '{policy.name}' has rules for category '{name}', which the dataset does "
+                f"not have; {did_you_mean(name, known)}"
+            )
+    return _result(
+        f"filter with policy {policy.name}",
+        store,
+        lambda: filter_masks(store, config),
+        lambda made: made.name == "filter",
+    )
+
+
+def outcome(result: StepResult) -> str:
+    """One line: what became of every row, and which commit says so."""
+    parts = []
+    for row in result.ledger.totals():
+        lost = [f"{reason} {count:,}" for reason, count in row.dropped.items()]
+        lost += [f"{reason} {count:,} (failed)" for reason, count in row.failed.items()]
+        left_out = f" ({', '.join(lost)})" if lost else ""
+        parts.append(f"{row.layer} {row.kept:,} of {row.inputs:,} kept{left_out}")
+    already = "" if result.is_new else ", as before"
+    return f"{result.step}: {'; '.join(parts)}; commit {result.commit_id[:12]}{already}"
+
+
+def _result(
+    step: str, store: Store, make: Callable[[], str], made_by: Callable[[Operation], bool]
+) -> StepResult:
+    """Takes the step; if there is nothing to commit, finds the commit that has its outcome."""
+    try:
+        commit_id, is_new = make(), True
+    except NothingToCommitError as error:
+        found = newest(store, error.commit_id, lambda commit: made_by(commit.operation))
+        if found is None:
+            return StepResult(step=step, commit_id=error.commit_id, is_new=False, ledger=Ledger())
+        commit_id, is_new = found.commit_id, False
+    ledger = Commit.load(store, commit_id).ledger
+    return StepResult(step=step, commit_id=commit_id, is_new=is_new, ledger=ledger)
+
+
+def _ingests(job: JobConfig) -> Iterator[IngestConfig]:
+    for source in job.source:
+        yield IngestConfig(
+            source=source, policy=job.ingest.policy, branch=job.branch,
+            shard_images=job.ingest.shard_images, shard_bytes=job.ingest.shard_bytes,
+            pool=job.pool, driver=job.driver,
+        )  # fmt: skip
+
+
+def _labels(job: JobConfig, teachers: Mapping[str, str]) -> Iterator[LabelConfig]:
+    for item in job.label:
+        teacher = teachers[item.teacher]
+        yield LabelConfig(
+            teacher=teacher, teacher_config=config_for(item, teacher), branch=job.branch,
+            image_batch=item.image_batch, pool=job.pool, driver=job.driver,
+        )  # fmt: skip
+
+
+def _filters(job: JobConfig, policy: Policy | None) -> Iterator[FilterConfig]:
+    if policy is not None:
+        yield FilterConfig(policy=policy, branch=job.branch)
 
 
 def _export(
@@ -180,6 +290,10 @@ def _report(dataset: Dataset, job: JobConfig, listener: Listener) -> str | None:
     from engine.report import ReportOptions, write_report
 
     listener.step(f"report to {job.report.target}")
-    target = Path(job.report.target)
-    write_report(dataset, target, options=ReportOptions(max_photos=job.report.max_photos))
-    return str(target)
+    options = ReportOptions(ref=job.branch, max_photos=job.report.max_photos)
+    return write_report(dataset, Path(job.report.target), options=options).target
+
+
+def _require_known(what: str, word: str, known: Iterable[str]) -> None:
+    if word not in known:
+        raise InputError(f"{what}: there is no '{word}'; {did_you_mean(word, known)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,6 +11,7 @@ from manifests.console import (
     JsonOption,
     RefOption,
     StoreOption,
+    examples,
     print_table,
     say,
     show,
@@ -17,54 +19,53 @@ from manifests.console import (
 
 if TYPE_CHECKING:
     from manifests.commit import Commit
-    from manifests.ledger import Ledger
+    from manifests.export_plan import ExportSummary
+    from manifests.ledger import Ledger, LedgerRow
+    from manifests.store import Store
 
 
-def mount(app: typer.Typer) -> None:
-    """Adds these commands to the root command line."""
-    for command in (init, log, tag, branch, stats, export):
-        app.command(epilog=_EXAMPLES[command.__name__])(command)
-    app.command("show", epilog=_EXAMPLES["show"])(show_commit)
-
-
-_EXAMPLES = {
-    "init": "Example: maskmill init --store s3://bucket/photos",
-    "log": "Examples: maskmill log --store st | maskmill log --ref clean --json",
-    "show": "Examples: maskmill show --store st main~1 | maskmill show main --rejects",
-    "tag": "Examples: maskmill tag --store st | maskmill tag release-1 main",
-    "branch": "Examples: maskmill branch --store st | maskmill branch strict main",
-    "stats": "Example: maskmill stats --store st --ref release-1",
-    "export": "Example: maskmill export coco out/ --store st --ref release-1 --images",
-}
+def mount(app: typer.Typer, *names: str) -> None:
+    """Adds these commands to the root command line, in this order."""
+    for name in names:
+        command, epilog = _COMMANDS[name]
+        app.command(name, epilog=epilog)(command)
 
 
 def init(store: StoreOption, as_json: JsonOption = False) -> None:
-    """Make an empty store, after testing that its conditional writes really exclude."""
+    """Make an empty store. Tests first that its conditional writes really exclude."""
     from manifests.dataset import init as make
     from manifests.store import Store
 
     commit_id = make(Store(store))
     show(
-        {"store": store, "commit": commit_id},
+        {"store": store, "commit_id": commit_id},
         as_json=as_json,
         human=lambda: say(f"made a store at {store}, branch main at {commit_id[:12]}"),
     )
 
 
-def log(store: StoreOption, ref: RefOption = "main", as_json: JsonOption = False) -> None:
+def log(
+    store: StoreOption,
+    ref: RefOption = "main",
+    limit: Annotated[
+        int, typer.Option("--limit", "-n", min=0, help="Commits at most; 0: all.")
+    ] = 0,
+    as_json: JsonOption = False,
+) -> None:
     """The history of a ref, newest first."""
     from dataclasses import asdict
+    from itertools import islice
 
     from manifests.history import history
 
-    commits = list(history(_open(store), ref))
+    entries = list(islice(history(open_store(store), ref), limit or None))
     rows = [
         (entry.commit_id[:12], entry.commit.time, entry.commit.operation.name,
          entry.commit.author, entry.commit.message)
-        for entry in commits
+        for entry in entries
     ]  # fmt: skip
     show(
-        [{"id": entry.commit_id, **asdict(entry.commit)} for entry in commits],
+        [{"commit_id": entry.commit_id, **asdict(entry.commit)} for entry in entries],
         as_json=as_json,
         human=lambda: print_table(
             f"log of {ref}", ("commit", "time", "operation", "author", "message"), rows
@@ -75,36 +76,38 @@ def log(store: StoreOption, ref: RefOption = "main", as_json: JsonOption = False
 def show_commit(
     store: StoreOption,
     ref: Annotated[str, typer.Argument(help="A branch, tag, commit id or ref~n.")] = "main",
-    by_category: Annotated[bool, typer.Option(help="The ledger by category.")] = False,
+    by_category: Annotated[
+        bool, typer.Option("--by-category", help="The ledger by category.")
+    ] = False,
     rejects: Annotated[
-        bool, typer.Option("--rejects", help="Every image and box that was not kept.")
+        bool, typer.Option("--rejects", help="Every image and box that was not kept, and why.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """One commit: how it came about, what is in it, and its ledger."""
     from dataclasses import asdict
 
-    from manifests.cells import read_table
     from manifests.dataset import Dataset
+    from manifests.rejects import rejects as find_rejects
 
-    dataset = Dataset.open(_open(store), ref)
-    commit = dataset.commit
-    rows = []
-    if rejects and commit.rejects:
-        rows = read_table(dataset.store, commit.rejects).to_pylist()
+    dataset = Dataset.open(open_store(store), ref)
+    tables = find_rejects(dataset) if rejects else ()
+    rows = [row for table in tables for row in table.to_pylist()]
 
     def human() -> None:
-        _print_commit(dataset.commit_id, commit)
-        print_ledger(commit.ledger, by_category=by_category)
+        _print_commit(dataset.commit_id, dataset.commit)
+        print_ledgers([("", dataset.commit.ledger)], by_category=by_category)
         if rejects:
             columns = ("layer", "outcome", "reason", "file_name", "category", "detail")
             listed = [[row[column] for column in columns] for row in rows]
-            print_table("not kept", columns, listed)
+            print_table(f"not kept: {len(rows):,}", columns, listed)
 
-    body = {"id": dataset.commit_id, **asdict(commit), "layers": dataset.manifest.layers()}
-    if rejects:
-        body["rejected"] = rows
-    show(body, as_json=as_json, human=human)
+    body = {
+        "commit_id": dataset.commit_id,
+        **asdict(dataset.commit),
+        "layers": dataset.manifest.layers(),
+    }
+    show(body | {"rejected": rows} if rejects else body, as_json=as_json, human=human)
 
 
 def tag(
@@ -116,7 +119,7 @@ def tag(
     """Name a commit for ever, or list the tags."""
     from manifests.refs import Refs
 
-    refs = Refs(_open(store))
+    refs = Refs(open_store(store))
     if name is not None:
         refs.create_tag(name, refs.resolve(ref))
     _show_refs("tag", refs.tags(), name, as_json=as_json)
@@ -131,7 +134,7 @@ def branch(
     """Start a branch, or list the branches."""
     from manifests.refs import Refs
 
-    refs = Refs(_open(store))
+    refs = Refs(open_store(store))
     if name is not None:
         refs.create_branch(name, refs.resolve(ref))
     _show_refs("branch", refs.branches(), name, as_json=as_json)
@@ -142,21 +145,22 @@ def stats(store: StoreOption, ref: RefOption = "main", as_json: JsonOption = Fal
     from manifests.dataset import Dataset
     from manifests.stats import stats as compute
 
-    found = compute(Dataset.open(_open(store), ref))
+    found = compute(Dataset.open(open_store(store), ref))
 
     def human() -> None:
         print_table(
             f"{ref} at {found.commit_id[:12]}: {found.num_images:,} images, "
             f"{found.num_boxes:,} boxes, {found.num_shards:,} shards",
-            ("layer", "counts", "cells", "rows", "bytes"),
+            ("layer", "cells", "rows", "bytes", "counts"),
             [
-                (layer.layer, ", ".join(f"{name} {count:,}" for name, count in layer.counts.items()),
-                 layer.num_cells, layer.num_rows, layer.num_bytes)
+                (layer.layer, layer.num_cells, layer.num_rows, layer.num_bytes,
+                 _lines(layer.counts))
                 for layer in found.layers
             ],
-            numeric=3,
+            right=("cells", "rows", "bytes"),
         )  # fmt: skip
-        print_table("boxes by category", ("category", "boxes"), found.categories.items(), numeric=1)
+        categories = found.categories.items()
+        print_table("boxes by category", ("category", "boxes"), categories, right=("boxes",))
 
     show(found, as_json=as_json, human=human)
 
@@ -169,15 +173,20 @@ def export(
     layer: Annotated[
         str | None, typer.Option(help="A layer masks/<teacher>, taken whole, without verdicts.")
     ] = None,
-    polygons: Annotated[bool, typer.Option(help="COCO: polygons instead of RLE.")] = False,
-    images: Annotated[bool, typer.Option(help="COCO: write the images, too.")] = False,
-    overwrite: Annotated[bool, typer.Option(help="Replace an older export.")] = False,
+    polygons: Annotated[
+        bool, typer.Option("--polygons", help="COCO: polygons instead of RLE.")
+    ] = False,
+    images: Annotated[bool, typer.Option("--images", help="COCO: write the images, too.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an older export.")
+    ] = False,
     include_quarantined: Annotated[
-        bool, typer.Option(help="Images the ingest policy put aside, too.")
+        bool,
+        typer.Option("--include-quarantined", help="Images the ingest policy put aside, too."),
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a ref as COCO instances JSON, a YOLO-seg folder or WebDataset tars."""
+    """Write a ref as COCO, YOLO-seg or WebDataset. The marker says which commit it is."""
     from manifests.dataset import Dataset
     from manifests.export import export as write
     from manifests.export_plan import ExportOptions
@@ -186,51 +195,106 @@ def export(
         layer=layer, polygons=polygons, images=images, overwrite=overwrite,
         include_quarantined=include_quarantined,
     )  # fmt: skip
-    summary = write(
-        Dataset.open(_open(store), ref), target, format=format, options=options, ref=ref
-    )
-    show(
-        summary,
-        as_json=as_json,
-        human=lambda: say(
-            f"wrote {summary.num_images:,} images and {summary.num_annotations:,} annotations "
-            f"as {format} to {target}"
+    dataset = Dataset.open(open_store(store), ref)
+    summary = write(dataset, target, format=format, options=options, ref=ref)
+    show(summary, as_json=as_json, human=lambda: print_export(summary))
+
+
+_COMMANDS: Mapping[str, tuple[Callable[..., None], str]] = {
+    "init": (init, examples("maskmill init --store s3://bucket/photos")),
+    "log": (log, examples("maskmill log --store st", "maskmill log --ref strict -n 5 --json")),
+    "show": (
+        show_commit,
+        examples(
+            "maskmill show --store st", "maskmill show main~1 --by-category",
+            "maskmill show release-1 --rejects --json",
         ),
-    )
+    ),
+    "tag": (tag, examples("maskmill tag --store st", "maskmill tag release-1 main")),
+    "branch": (branch, examples("maskmill branch --store st", "maskmill branch strict main~1")),
+    "stats": (stats, examples("maskmill stats --store st --ref release-1")),
+    "export": (
+        export,
+        examples(
+            "maskmill export coco out/ --store st --ref release-1 --images",
+            "maskmill export yolo s3://bucket/yolo --overwrite",
+            "maskmill export coco raw/ --layer masks/sam_vit_t",
+        ),
+    ),
+}  # fmt: skip
+"""Name -> command and what its --help shows at the end."""
 
 
-def print_ledger(ledger: Ledger, *, by_category: bool = False) -> None:
-    """The ledger as a table: one row a layer, or a row a layer and category."""
-    rows = ledger.rows if by_category else ledger.totals()
+def open_store(store: str) -> Store:
+    """The store at an address; raises StoreError, saying to run init, if there is none."""
+    from manifests.store import Store
+
+    opened = Store(store)
+    opened.check_is_store()
+    return opened
+
+
+def print_ledgers(ledgers: Iterable[tuple[str, Ledger]], *, by_category: bool = False) -> None:
+    """What became of every row: a line a step and layer, or a line a step, layer and category."""
+    rows = [
+        (step, row)
+        for step, ledger in ledgers
+        for row in (ledger.rows if by_category else ledger.totals())
+    ]
+    numbers = ("in", "kept", "kept %", "dropped", "failed")
+    shown = {"step": any(step for step, _ in rows), "layer": True, "category": by_category}
     print_table(
-        "ledger: inputs = kept + dropped + failed",
-        ("layer", "category", "dropped because", "failed because", "inputs", "kept", "dropped",
-         "failed"),
+        "what became of every row",
+        (*(name for name, is_shown in shown.items() if is_shown), *numbers, "why not kept"),
         [
-            (row.layer, row.category or "(all)", _reasons(row.dropped), _reasons(row.failed),
-             row.inputs, row.kept, sum(row.dropped.values()), sum(row.failed.values()))
-            for row in rows
+            [
+                *([step] if shown["step"] else []), row.layer,
+                *([row.category or "(none)"] if by_category else []), *_ledger_cells(row),
+            ]
+            for step, row in rows
         ],
-        numeric=4,
+        right=numbers,
     )  # fmt: skip
 
 
-def _reasons(counts: object) -> str:
-    items = counts.items() if isinstance(counts, dict) else ()
-    return "\n".join(f"{reason} {count:,}" for reason, count in items)
+def print_export(summary: ExportSummary) -> None:
+    """One sentence, and one more for what was left out."""
+    say(
+        f"exported {summary.num_images:,} images and {summary.num_annotations:,} annotations as "
+        f"{summary.format} to {summary.target}"
+    )
+    left_out = dict(summary.num_skipped)
+    if summary.num_quarantined_images:
+        left_out["quarantined images"] = summary.num_quarantined_images
+    if left_out:
+        say("left out: " + _lines(left_out).replace("\n", ", "))
+
+
+def _ledger_cells(row: LedgerRow) -> Sequence[object]:
+    share = f"{100 * row.kept / row.inputs:.1f}" if row.inputs else ""
+    dropped, failed = sum(row.dropped.values()), sum(row.failed.values())
+    why = _lines({**row.dropped, **{f"{name} (failed)": n for name, n in row.failed.items()}})
+    return [row.inputs, row.kept, share, dropped, failed, why]
+
+
+def _lines(counts: Mapping[str, int]) -> str:
+    """A line a name, the largest first."""
+    largest_first = sorted(counts.items(), key=lambda item: -item[1])
+    return "\n".join(f"{name} {count:,}" for name, count in largest_first)
 
 
 def _print_commit(commit_id: str, commit: Commit) -> None:
+    operation = commit.operation
     say(f"commit {commit_id}")
     for parent in commit.parents:
         say(f"parent {parent}")
     say(f"author {commit.author}   time {commit.time}")
-    say(f"operation {commit.operation.name} v{commit.operation.version}, "
-        f"configuration {commit.operation.config_digest[:12]}")  # fmt: skip
-    if commit.operation.teacher:
-        weights = commit.operation.teacher.get("weights_sha256")
-        say(f"teacher {commit.operation.teacher['name']}, weights {(weights or 'none')[:12]}")
-    say("code " + ", ".join(f"{name} {version}" for name, version in commit.operation.code.items()))
+    say(f"operation {operation.name} v{operation.version}, "
+        f"configuration {operation.config_digest[:12]}")  # fmt: skip
+    if operation.teacher:
+        weights = operation.teacher.get("weights_sha256")
+        say(f"teacher {operation.teacher['name']}, weights {(weights or 'none')[:12]}")
+    say("code " + ", ".join(f"{name} {version}" for name, version in operation.code.items()))
     say(f"\n    {commit.message}\n")
 
 
@@ -242,15 +306,3 @@ def _show_refs(kind: str, refs: dict[str, str], made: str | None, *, as_json: bo
             say(f"{kind} {made} is at {refs[made][:12]}")
 
     show(refs if made is None else {made: refs[made]}, as_json=as_json, human=human)
-
-
-def _open(store: str) -> Store:
-    from manifests.store import Store
-
-    opened = Store(store)
-    opened.check_is_store()
-    return opened
-
-
-if TYPE_CHECKING:
-    from manifests.store import Store

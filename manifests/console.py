@@ -6,40 +6,74 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import asdict, is_dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 from manifests.errors import MaskmillError
 
+EXIT_CODES = """\b
+Exit codes:
+  0    done, also if there was nothing to do
+  1    a bug in maskmill
+  2    wrong usage of the command line
+  3    a source, policy, job file or argument is wrong
+  4    the store cannot be reached, is full, not suitable, or damaged
+  5    a ref does not exist, exists already, or has a bad name
+  6    a commit was refused: somebody else moved the branch first
+  7    weights were not found, or have the wrong digest
+  8    a job could not finish
+  130  stopped by Ctrl-C; the same command again goes on
+  141  whoever read the output went away"""
+_BUG, _USAGE, _STOPPED, _PIPE_CLOSED = 1, 2, 130, 141
+
 StoreOption = Annotated[
     str,
     typer.Option(
-        "--store", "-s", envvar="MASKMILL_STORE", show_envvar=True,
+        "--store", "-s", envvar="MASKMILL_STORE", show_envvar=True, metavar="URL",
         help="The store: a folder or any fsspec URL, e.g. s3://bucket/prefix.",
     ),
 ]  # fmt: skip
 RefOption = Annotated[
-    str, typer.Option("--ref", "-r", help="A branch, tag, commit id or its beginning, or ref~n.")
+    str,
+    typer.Option(
+        "--ref", "-r", metavar="REF", help="A branch, tag, commit id or its beginning, or ref~n."
+    ),
 ]
-BranchOption = Annotated[str, typer.Option("--branch", "-b", help="The branch to commit to.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
+BranchOption = Annotated[
+    str, typer.Option("--branch", "-b", metavar="NAME", help="The branch to commit to.")
+]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="One JSON value on standard output, errors too.")
+]
+
+
+def examples(*lines: str) -> str:
+    """An epilog for --help that shows commands, a line each."""
+    return "\n".join(
+        ["\b", "Examples:" if len(lines) > 1 else "Example:", *map("  {}".format, lines)]
+    )
 
 
 def show(value: Any, *, as_json: bool, human: Callable[[], None]) -> None:  # Any: JSON or dataclass
     """Prints `value` as JSON, or calls `human` to print it for people."""
     if as_json:
         plain = asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
-        sys.stdout.write(json.dumps(plain, ensure_ascii=False, default=str) + "\n")
+        say(json.dumps(plain, ensure_ascii=False, default=str))
     else:
         human()
 
 
 def say(text: str) -> None:
     """A line on standard output."""
-    sys.stdout.write(text + "\n")
+    try:
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError as error:  # `maskmill log | head -1`: nobody wants the rest
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(_PIPE_CLOSED) from error
 
 
 def note(text: str) -> None:
@@ -51,54 +85,94 @@ def warn(text: str) -> None:
     """A warning nobody should miss, on standard error."""
     from rich.console import Console
 
-    Console(stderr=True).print(f"WARNING: {text}", style="bold yellow", markup=False)
+    Console(stderr=True, soft_wrap=True).print(
+        f"WARNING: {text}", style="bold yellow", markup=False, highlight=False
+    )
 
 
 def print_table(
-    title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], *, numeric: int = 0
+    title: str,
+    columns: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    *,
+    right: Collection[str] = (),
 ) -> None:
-    """A table on standard output; the last `numeric` columns are right-aligned."""
+    """A table on standard output, its columns named in `right` aligned to the right."""
+    from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=title, title_justify="left", title_style="bold")
-    for position, column in enumerate(columns):
-        is_number = position >= len(columns) - numeric
-        table.add_column(column, justify="right" if is_number else "left", overflow="fold")
+    table = Table(
+        title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD,
+        show_edge=False, pad_edge=False,
+    )  # fmt: skip
+    for column in columns:
+        table.add_column(column, justify="right" if column in right else "left", overflow="fold")
     for row in rows:
         table.add_row(*(Text(_cell(value)) for value in row))
     width = None if sys.stdout.isatty() else max(120, int(os.environ.get("COLUMNS", "0") or 0))
-    Console(width=width).print(table)
+    console = Console(width=width)
+    with console.capture() as captured:
+        console.print(table)
+    say("\n".join(line.rstrip() for line in captured.get().rstrip().splitlines()))
 
 
-def run_app(app: typer.Typer, *, arguments: Sequence[str]) -> None:
+def run_app(app: typer.Typer, *, arguments: Sequence[str]) -> NoReturn:
     """Runs a command line; every failure is one sentence and an exit code that means something.
 
-    `--debug` anywhere, or `MASKMILL_DEBUG=1`, shows the traceback instead.
+    `--debug` anywhere, or `MASKMILL_DEBUG=1`, shows the traceback as well.
     """
     debug = "--debug" in arguments or os.environ.get("MASKMILL_DEBUG") == "1"
     wanted = [argument for argument in arguments if argument != "--debug"]
     try:
-        app(args=wanted)
-    except MaskmillError as error:
-        _fail(error, str(error), error.exit_code, debug=debug, as_json="--json" in wanted)
-    except KeyboardInterrupt as error:
-        _fail(error, "stopped", 130, debug=debug, as_json="--json" in wanted)
-    except Exception as error:  # the outermost boundary: whatever got here is a bug of ours
-        text = f"unexpected {type(error).__name__}: {error}; please report it, with --debug"
-        _fail(error, text, 1, debug=debug, as_json="--json" in wanted)
-
-
-def _fail(error: BaseException, text: str, exit_code: int, *, debug: bool, as_json: bool) -> None:
-    if debug:
-        traceback.print_exception(error, file=sys.stderr)
-    if as_json:
-        body = {"error": {"kind": type(error).__name__, "message": text, "exit_code": exit_code}}
-        sys.stdout.write(json.dumps(body, ensure_ascii=False) + "\n")
+        exit_code = app(args=wanted or ["--help"], prog_name="maskmill", standalone_mode=False)
+    except Exception as error:  # the outermost boundary
+        exit_code = _exit_code(error)
+        if debug:
+            traceback.print_exception(error, file=sys.stderr)
+        _say_error(type(error).__name__, _sentence(error), exit_code, as_json="--json" in wanted)
     else:
-        sys.stderr.write(f"maskmill: {text}\n")
-    sys.exit(exit_code)
+        if exit_code == _STOPPED:  # Typer's answer to Ctrl-C
+            _say_error("KeyboardInterrupt", "stopped", _STOPPED, as_json="--json" in wanted)
+    sys.exit(exit_code or 0)
+
+
+def _exit_code(error: Exception) -> int:
+    if isinstance(error, MaskmillError):
+        return error.exit_code
+    if isinstance(error, typer.Abort):
+        return _STOPPED
+    return _USAGE if isinstance(error, typer.TyperException) else _BUG
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, MaskmillError):
+        return str(error)
+    if isinstance(error, typer.Abort):
+        return "stopped"
+    if isinstance(error, typer.TyperException):
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context else "maskmill"
+        text = error.format_message().rstrip(".")
+        return f"{text[:1].lower()}{text[1:]}; see '{command} --help'"
+    detail = " ".join(str(error).split())
+    return (
+        f"unexpected {type(error).__name__}: {detail or 'no message'}; please report it, with what "
+        "--debug shows"
+    )
+
+
+def _say_error(kind: str, text: str, exit_code: int, *, as_json: bool) -> None:
+    if as_json:
+        say(
+            json.dumps(
+                {"error": {"kind": kind, "message": text, "exit_code": exit_code}},
+                ensure_ascii=False,
+            )
+        )
+    else:
+        note(f"maskmill: {text}")
 
 
 def _cell(value: object) -> str:
