@@ -173,11 +173,13 @@ def _polygon_xy(polygon: object) -> NDArray[np.float64]:
     """[N, 2] vertices of a flat polygon from JSON."""
     if not isinstance(polygon, list) or len(polygon) % 2:
         raise InputError("polygon: expected a flat list of x, y pairs")
+    if not all(type(value) in (int, float) for value in polygon):
+        raise InputError("polygon: expected numbers")
     try:
         points = np.asarray(polygon, dtype=np.float64)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise InputError("polygon: expected numbers") from error
-    if points.ndim != 1 or not np.isfinite(points).all():
+    except OverflowError as error:  # JSON has integers of any length
+        raise InputError("polygon: expected finite numbers") from error
+    if not np.isfinite(points).all():
         raise InputError("polygon: expected finite numbers")
     if points.size < 6:
         raise InputError(f"polygon: expected at least 3 points, got {points.size // 2}")
