@@ -269,7 +269,16 @@ class TestSegmentation:
         if counts is not None:
             rle.check(counts, size_hw=(2, 3))
 
-    @given(st.lists(st.tuples(st.integers(-15, 30), st.integers(-15, 30)), min_size=3, max_size=6))
+    @pytest.mark.parametrize(
+        "points",
+        [
+            [(-10, 0), (10, 0), (10, 20)],
+            [(-10, -10), (30, -10), (30, 30), (-10, 30)],
+            [(7, -9), (25, 5), (7, 18), (-9, 5)],
+            [(-15, 3), (30, 3), (30, 6), (-15, 6)],
+            [(3, -15), (9, -15), (9, 30), (20, 30), (20, 4), (3, 4)],
+        ],
+    )
     def test_polygon_that_leaves_the_image_is_cut_there(
         self, points: list[tuple[int, int]]
     ) -> None:
