@@ -74,7 +74,14 @@ def _mobile_sam(state: Mapping[str, Tensor]) -> nn.ModuleDict:
     encoder = tiny_vit.load(
         {key.removeprefix(prefix): state[key] for key in state if key.startswith(prefix)}
     )
-    rest = nn.ModuleDict(
+    rest = prompt_encoder_and_decoder()
+    _load(rest, {key: state[key] for key in state if not key.startswith(prefix)})
+    return nn.ModuleDict({"image_encoder": encoder, **dict(rest.items())})
+
+
+def prompt_encoder_and_decoder() -> nn.ModuleDict:
+    """SAM's `prompt_encoder` and `mask_decoder`, the same for every image encoder; not trained."""
+    return nn.ModuleDict(
         {
             "prompt_encoder": PromptEncoder(
                 embed_dim=256,
@@ -91,8 +98,6 @@ def _mobile_sam(state: Mapping[str, Tensor]) -> nn.ModuleDict:
             ),
         }
     )
-    _load(rest, {key: state[key] for key in state if not key.startswith(prefix)})
-    return nn.ModuleDict({"image_encoder": encoder, **rest})
 
 
 def _load(module: nn.Module, state: Mapping[str, Tensor]) -> None:

@@ -217,6 +217,7 @@ def _download_from(source: Source, file: WeightsFile, folder: Path) -> Path:
                 f"wrong digest: expected {file.sha256}, got {digest.hexdigest()}"
             )
         target = folder / file.file_name
+        os.chmod(temporary, 0o644)  # a cache may serve several users
         os.replace(temporary, target)
         return target
     finally:
