@@ -35,7 +35,8 @@ class LabelConfig:
         teacher_config: that teacher's own settings.
         branch: the branch to read and to commit to.
         message: the commit's message; empty: one is made.
-        image_batch: images given to the teacher together.
+        image_batch: images given to the teacher together, at most; out of memory halves it. A
+            teacher may well take fewer at a time: SAM takes one on a CPU.
         pool: where the workers run.
         driver: how patient the job is.
     """
@@ -44,7 +45,7 @@ class LabelConfig:
     teacher_config: Mapping[str, str | int | float | bool] = field(default_factory=dict)
     branch: str = DEFAULT_BRANCH
     message: str = ""
-    image_batch: int = 1
+    image_batch: int = 8
     pool: PoolConfig = PoolConfig()
     driver: DriverConfig = DriverConfig()
 

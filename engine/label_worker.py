@@ -51,7 +51,7 @@ class _Prompted:
 class LabelWorker:
     """See `engine.task.Worker`; keeps its teacher between shards and nothing else."""
 
-    def __init__(self, store: Store, teacher: Teacher, *, image_batch: int = 1) -> None:
+    def __init__(self, store: Store, teacher: Teacher, *, image_batch: int = 8) -> None:
         self._store, self._teacher, self._image_batch = store, teacher, image_batch
         self._progress = Progress()
 
@@ -85,12 +85,14 @@ class LabelWorker:
     ) -> None:
         """Decoded images flow to the teacher in batches; its masks flow to the encoders."""
         encoding: deque[Future[int]] = deque()
+        current = None
         for batch in _batches(self._decoded(shard, decoders), self._image_batch):
             for prompted, chunk in self._predict(batch):
+                self._count(num_images=int(prompted is not current))
+                current = prompted
                 encoding.append(encoders.submit(shard.fill, prompted, chunk))
                 while len(encoding) > _NUM_ENCODERS:  # bounds the masks in memory
                     self._count(num_masks=encoding.popleft().result())
-            self._count(num_images=len(batch))
         for future in encoding:
             self._count(num_masks=future.result())
 
