@@ -69,7 +69,7 @@ class TinyViT(nn.Module):
 
 
 class _Stem(nn.Module):
-    """Two 3 x 3 convolutions with stride 2: pixels to the first stage's map."""
+    """Two 3 x 3 convolutions with stride 2; the height of the pixels is a multiple of 4."""
 
     def __init__(self, out_dim: int) -> None:
         super().__init__()
@@ -77,11 +77,14 @@ class _Stem(nn.Module):
         self.second = nn.Conv2d(out_dim // 2, out_dim, 3, stride=2, padding=1)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        rows = pixels.shape[2] // 4
         bands = []
-        for start, stop in _bands(rows, pixels):
-            middle = _conv_rows(pixels, self.first, start * 2 - 1, stop * 2)
-            bands.append(_conv_band(F.gelu(middle), self.second))
+        for start, stop in _bands(pixels.shape[2] // 4, pixels):
+            first = max(start * 2 - 1, 0)  # of the rows between the two convolutions
+            top = first * 2 - 1
+            strip = F.pad(pixels[:, :, max(top, 0) : stop * 4], (0, 0, max(-top, 0), 0))
+            middle = F.gelu(_conv_band(strip, self.first))
+            middle = F.pad(middle, (0, 0, int(start == 0), 0))
+            bands.append(_conv_band(middle, self.second))
         return torch.cat(bands, dim=2)
 
 
@@ -208,18 +211,6 @@ def _bands(num_rows: int, like: Tensor) -> list[tuple[int, int]]:
     """
     step = num_rows if like.is_cuda else _BAND_ROWS
     return [(start, min(start + step, num_rows)) for start in range(0, num_rows, step)]
-
-
-def _conv_rows(x: Tensor, conv: nn.Conv2d, first: int, last: int) -> Tensor:
-    """Output rows [first, last) of a 3 x 3 convolution with padding 1; rows beyond are zero."""
-    stride, height = conv.stride[0], x.shape[2]
-    num_rows = (height - 1) // stride + 1
-    begin, end = max(first, 0), min(last, num_rows)
-    top, bottom = begin * stride - 1, (end - 1) * stride + 2
-    strip = x[:, :, max(top, 0) : min(bottom, height)]
-    strip = F.pad(strip, (0, 0, max(-top, 0), max(bottom - height, 0)))
-    rows = _conv_band(strip, conv)
-    return F.pad(rows, (0, 0, begin - first, last - end))
 
 
 def _conv_band(strip: Tensor, conv: nn.Conv2d) -> Tensor:
