@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from typing import Annotated, Any, NoReturn
 
@@ -60,8 +60,7 @@ def examples(*lines: str) -> str:
 def show(value: Any, *, as_json: bool, human: Callable[[], None]) -> None:  # Any: JSON or dataclass
     """Prints `value` as JSON, or calls `human` to print it for people."""
     if as_json:
-        plain = asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
-        say(json.dumps(plain, ensure_ascii=False, default=str))
+        say(json.dumps(value, ensure_ascii=False, default=_plain))
     else:
         human()
 
@@ -173,6 +172,13 @@ def _say_error(kind: str, text: str, exit_code: int, *, as_json: bool) -> None:
         )
     else:
         note(f"maskmill: {text}")
+
+
+def _plain(value: object) -> object:
+    """Dataclasses as their fields, wherever they are in it; mappings that are no dict as dicts."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    return dict(value) if isinstance(value, Mapping) else str(value)
 
 
 def _cell(value: object) -> str:
