@@ -21,15 +21,9 @@ class Pace:
     def __init__(self, first: JobProgress, *, started: float) -> None:
         """`first` is the phase's first progress, which may come when all is done already."""
         self._started = started
-        self._num_images, self._last = first.num_images, 0
         is_all_found = first.num_tasks_done == first.num_tasks_found
         self._images = first.num_images_done if is_all_found else 0
         self._masks = first.num_masks_done if is_all_found else 0
-
-    def is_over(self, progress: JobProgress) -> bool:
-        """Whether this progress is of another phase: other work, or back at the start."""
-        before, (self._last, _) = self._last, _done(progress)
-        return progress.num_images != self._num_images or self._last < before
 
     def text(self, progress: JobProgress, *, now: float) -> str:
         """Images/s, masks/s and time left; empty before anything was done."""
@@ -44,6 +38,12 @@ class Pace:
         if images < progress.num_images:
             words.append(f"{_clock((progress.num_images - images) / per_s)} left")
         return ", ".join(words)
+
+
+def is_next_phase(before: JobProgress, now: JobProgress) -> bool:
+    """Whether `now` is about other tasks: ingest reads all photos, then packs them."""
+    is_other_work = (before.num_tasks, before.num_images) != (now.num_tasks, now.num_images)
+    return is_other_work or now.num_tasks_done < before.num_tasks_done
 
 
 class ProgressListener:
@@ -61,7 +61,8 @@ class ProgressListener:
         self._name = ""
         self._task: TaskID | None = None
         self._pace: Pace | None = None
-        self._phase_started = self._line_written = 0.0
+        self._before: JobProgress | None = None
+        self._step_started = self._line_written = 0.0
 
     def __enter__(self) -> ProgressListener:
         self._bar.start()
@@ -78,17 +79,19 @@ class ProgressListener:
     def step(self, name: str) -> None:
         """A step begins; until it tells how far it is, its bar only moves."""
         self._end_bar()
-        self._name, self._pace = name, None
-        self._phase_started = self._line_written = time.monotonic()
+        self._name, self._pace, self._before = name, None, None
+        self._step_started = self._line_written = time.monotonic()
         self._task = self._bar.add_task(name, total=None, text="")
         self._line(f"{name} ...")
 
     def progress(self, progress: JobProgress) -> None:
         """Moves the bar, or writes a line now and then."""
         now = time.monotonic()
-        if self._pace is None or self._pace.is_over(progress):
-            started = self._phase_started if self._pace is None else now
-            self._pace = Pace(progress, started=started)
+        if self._pace is None or self._before is None:
+            self._pace = Pace(progress, started=self._step_started)
+        elif is_next_phase(self._before, progress):
+            self._pace = Pace(progress, started=now)
+        self._before = progress
         images, _ = _done(progress)
         text = f"{images:,}/{progress.num_images:,} images  {self._pace.text(progress, now=now)}"
         if self._task is not None:

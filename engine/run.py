@@ -196,9 +196,9 @@ def run_ingest(store: Store, config: IngestConfig, listener: Listener) -> StepRe
 def run_label(store: Store, config: LabelConfig, listener: Listener) -> StepResult:
     """One label step, told to a listener. Raises what `label` does."""
     teacher = registry.canonical(config.teacher)
-    listener.step(f"label with {teacher}")
+    listener.step(f"label {teacher}")
     return _result(
-        f"label with {teacher}",
+        f"label {teacher}",
         store,
         lambda: label(store, config, on_progress=listener.progress),
         lambda made: (made.teacher or {}).get("name") == teacher,
@@ -208,7 +208,7 @@ def run_label(store: Store, config: LabelConfig, listener: Listener) -> StepResu
 def run_filter(store: Store, config: FilterConfig, listener: Listener) -> StepResult:
     """One filter step, told to a listener. Raises what `filter_masks` does."""
     policy = config.policy
-    listener.step(f"filter with policy {policy.name}")
+    listener.step(f"filter {policy.name}")
     known = [entry.name for entry in Dataset.open(store, config.branch).commit.categories]
     for name in policy.categories:
         if name not in known:
@@ -217,7 +217,7 @@ def run_filter(store: Store, config: FilterConfig, listener: Listener) -> StepRe
                 f"not have; {did_you_mean(name, known)}"
             )
     return _result(
-        f"filter with policy {policy.name}",
+        f"filter {policy.name}",
         store,
         lambda: filter_masks(store, config),
         lambda made: made.name == "filter",

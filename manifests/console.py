@@ -104,7 +104,7 @@ def print_table(
 
     table = Table(
         title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD,
-        show_edge=False, pad_edge=False,
+        show_edge=False, pad_edge=False, padding=(0, 1, 0, 0),
     )  # fmt: skip
     for column in columns:
         table.add_column(column, justify="right" if column in right else "left", overflow="fold")

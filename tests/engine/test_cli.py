@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,6 +17,7 @@ import typer
 
 from engine import cli
 from manifests.console import print_table, run_app
+from tests.engine.conftest import PhotoSet
 
 COMMANDS = [
     ["init"], ["ingest"], ["label"], ["filter"], ["run"], ["report"], ["export"], ["log"], ["show"],
@@ -61,9 +63,10 @@ def maskmill(
     return run
 
 
-@pytest.fixture
-def source(photos: Any) -> list[str]:
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """Arguments of `ingest`: two photos with three boxes, and one that is broken."""
+    photos = PhotoSet(tmp_path_factory.mktemp("source") / "photos")
     photos.add("a.jpg", [10, 5, 20, 30], [0, 0, 40, 60])
     photos.add("b.jpg", [1, 2, 3, 4])
     photos.add("broken.jpg", [1, 1, 9, 9], content=b"\xff\xd8\xff nothing")
@@ -71,15 +74,24 @@ def source(photos: Any) -> list[str]:
     return ["coco", config.annotations, config.images, "--inline"]
 
 
-@pytest.fixture
-def filtered(maskmill: Maskmill, source: list[str]) -> Maskmill:
-    """The command, on a store that has been through the whole chain."""
+@pytest.fixture(scope="module")
+def filtered_store(tmp_path_factory: pytest.TempPathFactory, source: list[str]) -> Path:
+    """A store that has been through the whole chain."""
+    store = tmp_path_factory.mktemp("filtered") / "store"
     for arguments in (
-        ["init"], ["ingest", *source], ["label", "box", "--inline"],
+        ["init"], ["ingest", *source, "--name", "set"], ["label", "box", "--inline"],
         ["filter", "--set", 'teachers=["box"]'],
     ):  # fmt: skip
-        answer = maskmill(*arguments)
-        assert answer.code == 0, answer.err
+        with pytest.raises(SystemExit) as caught:
+            run_app(cli.app, arguments=[*arguments, "--store", str(store)])
+        assert caught.value.code == 0
+    return store
+
+
+@pytest.fixture
+def filtered(maskmill: Maskmill, filtered_store: Path, tmp_path: Path) -> Maskmill:
+    """The command, on a copy of that store."""
+    shutil.copytree(filtered_store, tmp_path / "store")
     return maskmill
 
 
@@ -123,7 +135,7 @@ def test_the_chain_for_people(filtered: Maskmill, source: list[str]) -> None:
     assert "masks/box" in filtered("stats").out
     assert "filled box" in filtered("teachers").out
     assert "mobile_sam" in filtered("weights", "list").out
-    again = filtered("ingest", *source)
+    again = filtered("ingest", *source, "--name", "set")
     assert "images" in again.out
     assert "nothing changed" in again.err
 
@@ -214,10 +226,10 @@ def test_a_whole_job(maskmill: Maskmill, source: list[str], tmp_path: Path) -> N
     )
     people = maskmill("run", str(job), "--set", "policy.rules.min_area_px=64")
     assert people.code == 0, people.err
-    assert "filter with policy unnamed" in people.out
+    assert "filter unnamed" in people.out
     assert "exported 2 images and 2 annotations" in people.out
     # No terminal: a line when a step begins, and one that says what came of it.
-    assert "label with box ...\nlabel with box: masks/box 3 of 3 kept; commit" in people.err
+    assert "label box ...\nlabel box: masks/box 3 of 3 kept; commit" in people.err
     machine = maskmill("run", str(job), "--set", "policy.rules.min_area_px=64", "--json")
     assert machine.err == ""
     assert [step["is_new"] for step in machine.json["steps"]] == [False] * 3
@@ -317,5 +329,5 @@ def test_tables_take_text_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
     print_table("t", ("name", "n"), [("[red]x[/red]", 1_234_567), (None, 0.5)], right=("n",))
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "t"
-    assert "[red]x[/red]   1,234,567" in lines[3]
+    assert "[red]x[/red]  1,234,567" in lines[3]
     assert lines[4].endswith("0.500")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from engine.driver import JobProgress
-from engine.progress import Pace, ProgressListener
+from engine.progress import Pace, ProgressListener, is_next_phase
 from engine.task import Progress
 
 
@@ -40,10 +40,13 @@ def test_a_task_that_is_done_before_the_first_look_is_counted() -> None:
 
 
 def test_another_phase_begins_when_the_work_changes_or_starts_again() -> None:
-    pace = Pace(at(0), started=0.0)
-    assert not pace.is_over(at(100))
-    assert pace.is_over(at(0))
-    assert Pace(at(0), started=0.0).is_over(at(0, total=99))
+    before = at(40, num_tasks_done=4)
+    assert not is_next_phase(before, at(50, num_tasks_done=5))
+    assert is_next_phase(before, at(0))
+    assert is_next_phase(before, at(40, num_tasks_done=4, total=99))
+    # A failed attempt takes back what was under way; that is the same phase.
+    running = at(40, num_tasks_done=4, running=Progress(num_images=9))
+    assert not is_next_phase(running, before)
 
 
 def test_without_a_terminal_there_are_lines(capsys: pytest.CaptureFixture[str]) -> None:

@@ -76,7 +76,7 @@ def test_the_whole_chain(job: JobConfig) -> None:
     ears = Ears()
     result = run(job, ears)
     assert [step.step for step in result.steps] == [
-        "ingest first", "ingest second", "label with box", "filter with policy boxes",
+        "ingest first", "ingest second", "label box", "filter boxes",
     ]  # fmt: skip
     assert all(step.is_new for step in result.steps)
     assert ears.steps[:4] == [step.step for step in result.steps]
@@ -198,7 +198,7 @@ def test_without_weights_another_teacher_steps_in_loudly(job: JobConfig) -> None
     result = run(replace(job, label=(wanted,), policy=policy), ears)
     [warning] = ears.warnings
     assert "sam_vit_b is not available, using grabcut" in warning
-    assert ears.steps[2] == "label with grabcut"
+    assert ears.steps[2] == "label grabcut"
     dataset = Dataset.open(Store(job.store))
     assert dataset.commit.operation.config["teachers"] == ["grabcut"]
     assert "masks/grabcut" in dataset.manifest.layers()
