@@ -16,6 +16,7 @@ from manifests.errors import JobError
 log = logging.getLogger(__name__)
 
 _MAX_FAILED_STARTS = 3
+_COMPLAIN_AFTER_S = 60.0
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -43,7 +44,7 @@ class WorkerPool(Protocol):
 
     @property
     def num_free(self) -> int:
-        """How many more `submit` calls make sense now."""
+        """How many `submit` calls can be made now; more may be possible after a `wait`."""
         ...
 
     def submit(self, ticket: int, payload: Payload, *, deadline_s: float) -> None:
@@ -159,42 +160,47 @@ class RayPool:
         self._build = build
         self._num_workers = num_workers
         self._failed_starts = 0
-        self._actor_class = ray.remote(_ActorBody).options(
+        body: Any = _ActorBody  # Ray's own types do not know classes that come in as values
+        self._actor_class = ray.remote(body).options(
             num_cpus=config.cpus_per_worker,
             num_gpus=config.gpus_per_worker,
             max_concurrency=2,
             max_restarts=0,
         )
         self._actors: list[_Actor] = []
-        self._lost: list[Outcome] = []
+        self._waiting_since: float | None = None
 
     @property
     def num_free(self) -> int:
-        idle = sum(actor.is_idle for actor in self._actors)
-        unborn = self._num_workers - len(self._actors)
-        return idle if idle else min(1, unborn)
+        return sum(actor.is_idle for actor in self._actors)
 
     def submit(self, ticket: int, payload: Payload, *, deadline_s: float) -> None:
-        """Gives work to an idle actor, starting actors first if there are fewer than allowed."""
-        while len(self._actors) < self._num_workers:
-            self._actors.append(self._start_actor())
-        while not (idle := [actor for actor in self._actors if actor.is_idle]):
-            self._settle_starts(timeout_s=1.0)
-        actor = idle[0]
+        """Gives work to an idle actor; see `num_free`."""
+        actor = next(actor for actor in self._actors if actor.is_idle)
         actor.ticket = ticket
         actor.running = actor.handle.run.remote(payload)
         actor.deadline = time.monotonic() + deadline_s
         actor.progress = Progress()
 
     def wait(self, timeout_s: float) -> list[Outcome]:
-        self._settle_starts(timeout_s=0.0)
+        """See WorkerPool. Also where actors are started and, when they die, started again.
+
+        Nothing here waits for an actor to start while another works: a lost node may leave no room
+        for its replacement, and the job must go on without it.
+        """
+        while len(self._actors) < self._num_workers:
+            self._actors.append(self._start_actor())
         running = {actor.running: actor for actor in self._actors if actor.running is not None}
-        outcomes, self._lost = self._lost, []
-        if running and not outcomes:
+        is_waiting = not running and not self.num_free
+        self._settle_starts(timeout_s=timeout_s if is_waiting else 0.0)
+        self._complain_of_waiting(is_waiting)
+        outcomes: list[Outcome] = []
+        if running:
             ready, _ = self._ray.wait(list(running), num_returns=1, timeout=timeout_s)
-            outcomes += [self._finish(running[ref]) for ref in ready]
-        outcomes += [self._expire(actor) for actor in list(self._actors) if _is_overdue(actor)]
-        return outcomes
+            outcomes = [self._finish(running[ref]) for ref in ready]
+        return outcomes + [
+            self._expire(actor) for actor in list(self._actors) if _is_overdue(actor)
+        ]
 
     def progress(self) -> Progress:
         busy = [actor for actor in self._actors if actor.running is not None]
@@ -209,6 +215,17 @@ class RayPool:
         for actor in self._actors:
             self._ray.kill(actor.handle, no_restart=True)
         self._actors = []
+
+    def _complain_of_waiting(self, is_waiting: bool) -> None:
+        """One line a minute while there is work and no worker."""
+        now = time.monotonic()
+        if not is_waiting:
+            self._waiting_since = None
+        elif self._waiting_since is None:
+            self._waiting_since = now
+        elif now - self._waiting_since > _COMPLAIN_AFTER_S:
+            self._waiting_since = now
+            log.error("no worker has started for a minute: waiting for the cluster to have room")
 
     def _start_actor(self) -> _Actor:
         handle = self._actor_class.remote(self._build)
@@ -235,7 +252,6 @@ class RayPool:
             raise JobError(f"no worker could start: {failure.detail}")
         log.warning("worker did not start (%s), trying another", failure.detail)
         self._discard(actor)
-        self._actors.append(self._start_actor())
 
     def _finish(self, actor: _Actor) -> Outcome:
         ticket, answer = actor.ticket, self._get(actor.running)

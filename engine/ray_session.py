@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,9 +15,9 @@ from manifests.errors import JobError
 if TYPE_CHECKING:
     from engine.pool import PoolConfig
 
-_LOCAL_ENVIRONMENT = {
-    # Despite its name this is what binds every local service to 127.0.0.1.
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+# Despite its name this is what binds every service of a local Ray to 127.0.0.1.
+LOOPBACK_ENVIRONMENT = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     # A cut link would otherwise hang `get` for ever.
     "RAY_grpc_client_keepalive_time_ms": "2000",
@@ -27,6 +28,7 @@ _LOCAL_ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 
+_ANSWER_WITHIN_S = 10.0
 _AUTHENTICATION_LOGGER = "ray._private.authentication.authentication_token_setup"
 
 
@@ -44,7 +46,7 @@ def ray_session(address: str) -> Iterator[None]:
     Raises:
         JobError: no cluster answers at `address`.
     """
-    for name, value in _LOCAL_ENVIRONMENT.items():
+    for name, value in (ENVIRONMENT | ({} if address else LOOPBACK_ENVIRONMENT)).items():
         os.environ.setdefault(name, value)
     logging.getLogger(_AUTHENTICATION_LOGGER).addFilter(_is_news)
     import ray
@@ -52,6 +54,7 @@ def ray_session(address: str) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
+    _check_answers(address)
     try:
         ray.init(
             address=address or "local",
@@ -72,6 +75,20 @@ def ray_session(address: str) -> Iterator[None]:
         ray.shutdown()
 
 
+def _check_answers(address: str) -> None:
+    """Ray itself waits for minutes for an address where nothing listens."""
+    host, separator, port = address.removeprefix("ray://").rpartition(":")
+    if not separator or not port.isdigit():
+        return  # empty, `auto`, or a name that Ray resolves by itself
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER_WITHIN_S).close()
+    except (OSError, OverflowError) as error:
+        raise JobError(
+            f"no Ray cluster at '{address}': {error}; start one, or leave out --ray-address for a "
+            "local Ray"
+        ) from error
+
+
 def sized_for(config: PoolConfig, *, default_cpus: int) -> tuple[PoolConfig, int]:
     """The configuration with its CPUs a worker filled in, and how many workers the cluster holds.
 
@@ -80,7 +97,11 @@ def sized_for(config: PoolConfig, *, default_cpus: int) -> tuple[PoolConfig, int
     """
     import ray
 
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    nodes = [
+        node["Resources"]
+        for node in ray.nodes()  # type: ignore[no-untyped-call]  # Ray has no hints here
+        if node["Alive"]
+    ]
     most_cpus = int(max((node.get("CPU", 0) for node in nodes), default=0))
     cpus = config.cpus_per_worker or default_cpus or max(1, most_cpus)
     sized = replace(config, cpus_per_worker=cpus)

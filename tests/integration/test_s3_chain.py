@@ -74,7 +74,7 @@ def test_the_whole_chain_on_s3(
     assert (mask.astype(bool) & truth).sum() / (mask.astype(bool) | truth).sum() > 0.9
     log = maskmill("log", *store)
     assert [commit["operation"]["name"] for commit in log] == ["filter", "label", "ingest", "init"]
-    again = maskmill("label", "grabcut", *store)
+    again = maskmill("label", "grabcut", *store, "--inline")
     assert not again["is_new"]
 
 
