@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.filter import FilterConfig, check_layers, filter_masks, judge_shard
@@ -154,6 +154,7 @@ ANY_ROW = st.sampled_from([GOOD, LOOSE, SMALL, PENDING, FAILED, CROWD, ABSENT]) 
 )
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(ANY_ROW, ANY_ROW, ANY_ROW), min_size=1, max_size=12), st.floats(0, 1))
 def test_every_row_has_one_verdict_and_a_tighter_bound_never_keeps_more(
     rows: list[tuple[dict[str, Any], ...]], bound: float

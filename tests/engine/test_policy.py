@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.policy import NOT_FINITE, RULES, Policy, judge
@@ -99,6 +99,7 @@ ROW = st.fixed_dictionaries(dict.fromkeys(COLUMNS, SIGNAL))
 RULE_BOUNDS = st.dictionaries(st.sampled_from(list(RULES)), st.floats(0, 1))
 
 
+@settings(deadline=None)
 @given(st.lists(ROW, min_size=1, max_size=20), RULE_BOUNDS, st.sampled_from(list(RULES)), st.data())
 def test_tightening_a_bound_never_keeps_more(
     rows: list[dict[str, float]], rules: dict[str, float], name: str, data: st.DataObject
@@ -112,6 +113,7 @@ def test_tightening_a_bound_never_keeps_more(
     assert all(old is None for old, new in zip(without, before, strict=True) if new is None)
 
 
+@settings(deadline=None)
 @given(st.lists(ROW, min_size=1, max_size=20), RULE_BOUNDS)
 def test_the_reason_is_the_first_broken_rule_whatever_the_signals(
     rows: list[dict[str, float]], rules: dict[str, float]
