@@ -2,9 +2,9 @@
 
     python benchmarks/label_throughput.py --data ../shared/data/coco_dev --images 10 --rounds 5
 
-job     the label job on Ray, one worker: read the store, decode, predict, signals, RLE, Parquet, publish
+job     the label job on Ray, one worker: read, decode, predict, signals, RLE, Parquet, publish
 bare    the same teacher over images already in memory, its masks thrown away
-naive   what a user would write: segment-anything's predictor, one box at a time, encode, one JSON
+naive   what a user would write: segment-anything's predictor, a box at a time, encode, one JSON
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> list[tuple[float, fl
     identity = registry.identity(arguments.teacher)
     payloads = plan_label(dataset, identity.name, asdict(identity))[: arguments.rounds + 1]
     teacher = registry.build(arguments.teacher, {})
-    naive = naive_loop(teacher, folder) if arguments.teacher.startswith("sam") else None
+    naive = naive_loop(folder) if arguments.teacher.startswith("sam") else None
     pool_config = PoolConfig(workers=1, cpus_per_worker=arguments.threads)
     build = partial(_build_worker, dataset.store.url, config)
     rows = []
@@ -122,11 +122,11 @@ def bare_loop(teacher: object, photos: Sequence[Photo]) -> None:
             del chunk
 
 
-def naive_loop(teacher: object, folder: Path) -> Callable[[Sequence[Photo]], None]:
-    """The upstream predictor around the very same network, used as its documentation shows."""
+def naive_loop(folder: Path) -> Callable[[Sequence[Photo]], None]:
+    """The upstream predictor, used as its documentation shows."""
     from naive_sam import upstream_predictor
 
-    predictor = upstream_predictor(teacher)
+    predictor = upstream_predictor()
 
     def loop(photos: Sequence[Photo]) -> None:
         results = []
