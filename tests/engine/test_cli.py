@@ -236,6 +236,10 @@ def test_a_whole_job(maskmill: Maskmill, source: list[str], tmp_path: Path) -> N
     assert machine.json["steps"][2]["ledger"][0]["dropped"] == {"too_small": 1}
     assert machine.json["exports"][0]["num_annotations"] == 2
     assert (tmp_path / "out" / "instances.json").is_file()
+    assert "nothing changed" not in people.err
+    again = maskmill("run", str(job), "--set", "policy.rules.min_area_px=64")
+    assert "nothing changed" in again.err
+    assert again.out == people.out
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
