@@ -21,10 +21,11 @@ from engine.place_boxes import Placement, place
 from engine.shard_tables import ShardTables, Twin
 from engine.task import Progress
 from manifests import schemas
-from manifests.cells import read_table, table_to_parquet, write_cell
+from manifests.cells import read_table, write_cell
 from manifests.dataset import Dataset
 from manifests.errors import JobError
 from manifests.manifest import Cell
+from manifests.parquet import table_to_parquet
 from manifests.results import ResultRecord, publish_result, work_key
 from manifests.statistics import category_counts, value_counts
 from manifests.store import Store

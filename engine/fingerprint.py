@@ -17,10 +17,10 @@ import pyarrow as pa
 
 from engine.image_root import ImageRoot
 from engine.task import Progress
-from manifests.cells import table_to_parquet
 from manifests.digest import content_id
 from manifests.errors import JobError
 from manifests.manifest import Cell
+from manifests.parquet import table_to_parquet
 from manifests.results import ResultRecord, publish_result, work_key
 from manifests.store import Store
 

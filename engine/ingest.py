@@ -33,11 +33,12 @@ from engine.sources.registry import open_source
 from engine.spool import Spool
 from engine.task import Progress, Worker
 from manifests import schemas
-from manifests.cells import read_table, table_to_parquet
+from manifests.cells import read_table
 from manifests.dataset import Dataset, Writer, operation
 from manifests.errors import InputError, JobError
 from manifests.ledger import Ledger, LedgerCounter
 from manifests.manifest import Manifest
+from manifests.parquet import table_to_parquet
 from manifests.results import ResultRecord, work_key
 from manifests.store import Store
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from teachers.signals import measure_mask
 
 from manifests import rle, schemas
 from teachers.protocol import MaskChunk
+from teachers.signals import measure_mask
 
 MaskRow = dict[str, Any]  # Any: one value of each column of MASKS_SCHEMA
 _NO_MASK: MaskRow = {field.name: None for field in schemas.MASK_FIELDS}

@@ -21,11 +21,12 @@ from engine.place_boxes import Placement, place
 from engine.shard_tables import ShardTables
 from engine.task import Progress
 from manifests import schemas
-from manifests.cells import read_table, table_to_parquet
+from manifests.cells import read_table
 from manifests.digest import content_id
 from manifests.errors import JobError
 from manifests.image_tar import ImageTarWriter
 from manifests.manifest import Cell
+from manifests.parquet import table_to_parquet
 from manifests.results import ResultRecord, publish_result, work_key
 from manifests.store import Store
 

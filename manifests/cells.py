@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-import io
-
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from manifests.errors import ObjectDamagedError
 from manifests.manifest import Cell
+from manifests.parquet import parquet_to_table, table_to_parquet
 from manifests.store import Store
-
-
-def table_to_parquet(table: pa.Table) -> bytes:
-    """Parquet bytes; a function of the rows and of the pyarrow version alone."""
-    sink = io.BytesIO()
-    # One chunk a column: how a table was put together must not show in the bytes.
-    pq.write_table(table.combine_chunks(), sink, compression="zstd", compression_level=3)
-    return sink.getvalue()
 
 
 def write_cell(
@@ -50,7 +40,7 @@ def read_table(store: Store, object_id: str, *, columns: list[str] | None = None
     """
     data = store.get_bytes(object_id)
     try:
-        return pq.read_table(io.BytesIO(data), columns=columns)
+        return parquet_to_table(data, columns=columns)
     except (pa.ArrowException, ValueError, OSError) as error:
         raise ObjectDamagedError(
             f"object {object_id[:12]} cannot be read as a table: {error}"

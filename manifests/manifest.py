@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from manifests.errors import ObjectDamagedError
+from manifests.parquet import parquet_to_table, table_to_parquet
 from manifests.store import Store
 
 SCHEMA = pa.schema(
@@ -125,9 +124,7 @@ class Manifest:
 
     def save(self, store: Store) -> str:
         """Stores the manifest and returns its object id."""
-        sink = io.BytesIO()
-        pq.write_table(self.to_table(), sink, compression="zstd")
-        return store.put_bytes(sink.getvalue()).object_id
+        return store.put_bytes(table_to_parquet(self.to_table())).object_id
 
     @staticmethod
     def load(store: Store, object_id: str) -> Manifest:
@@ -138,7 +135,7 @@ class Manifest:
         """
         data = store.get_bytes(object_id)
         try:
-            table = pq.read_table(io.BytesIO(data)).cast(SCHEMA)
+            table = parquet_to_table(data).cast(SCHEMA)
         except (pa.ArrowException, ValueError, OSError) as error:
             raise ObjectDamagedError(f"object {object_id[:12]} is not a manifest") from error
         return Manifest.from_table(table)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -116,9 +116,9 @@ def ingested(store: Store) -> Callable[..., Dataset]:
 
 
 @pytest.fixture
-def make_jpeg() -> Iterator[Callable[..., bytes]]:
+def make_jpeg() -> Callable[..., bytes]:
     """JPEG bytes of a PIL image."""
-    yield jpeg
+    return jpeg
 
 
 @pytest.fixture

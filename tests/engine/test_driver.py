@@ -184,7 +184,7 @@ def test_an_interrupted_bisection_keeps_its_finished_parts(
 
 
 def test_a_broken_set_up_stops_the_job(store: Store, inline: InlinePool) -> None:
-    with pytest.raises(JobError, match="2 images failed.*allows 1"):
+    with pytest.raises(JobError, match=r"2 images failed.*allows 1"):
         run(store, inline, "raise a raise b", config=replace(IMPATIENT, max_failed_images=1))
 
 

@@ -19,13 +19,14 @@ from engine.demo_boxes import ASTRONAUT, CAT, COFFEE, DEMO_IMAGES, DemoPhoto
 from engine.policy import Policy
 from engine.report import ReportOptions, ReportSummary, write_report
 from manifests import rle, schemas
-from manifests.cells import table_to_parquet, write_cell
+from manifests.cells import write_cell
 from manifests.dataset import Dataset, Writer, init, operation
 from manifests.digest import content_id
 from manifests.errors import InputError
 from manifests.image_tar import ImageTarWriter
 from manifests.ledger import LedgerCounter
 from manifests.manifest import Cell
+from manifests.parquet import table_to_parquet
 from manifests.store import Store
 
 SIGNALS = {"predicted_iou": 0.91, "stability": 0.97, "box_iou": 0.83}

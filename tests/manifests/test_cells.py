@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from manifests import layout
-from manifests.cells import read_table, table_to_parquet, write_cell
+from manifests.cells import read_table, write_cell
 from manifests.errors import ObjectDamagedError, ObjectMissingError
+from manifests.parquet import table_to_parquet
 from manifests.store import Store
 
 _TABLE = pa.table(

@@ -7,9 +7,9 @@ from typing import Any
 import pyarrow as pa
 
 from manifests import schemas
-from manifests.cells import table_to_parquet
 from manifests.commit import Commit
 from manifests.dataset import Dataset, operation
+from manifests.parquet import table_to_parquet
 from manifests.rejects import rejects
 from tests.manifests.conftest import mask_row
 
