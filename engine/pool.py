@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from engine.task import Outcome, Payload, Progress, TaskFailure, Worker, WorkerBuilder, failure_from
-from manifests.errors import JobError
+from manifests.errors import InputError, JobError
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +37,12 @@ class PoolConfig:
     workers: int = 0
     cpus_per_worker: int = 0
     gpus_per_worker: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.executor not in ("ray", "inline"):
+            raise InputError(f"executor: expected ray or inline, got '{self.executor}'")
+        if min(self.workers, self.cpus_per_worker, self.gpus_per_worker) < 0:
+            raise InputError("workers, cpus_per_worker, gpus_per_worker: expected 0 or more")
 
 
 class WorkerPool(Protocol):
