@@ -117,4 +117,4 @@ def _below(folder: Path, keys: tuple[str, ...], value: Any) -> Any:  # Any: TOML
     is_path = keys in _PATHS or (keys == ("policy",) and str(value).endswith(".toml"))
     if not is_path or not isinstance(value, str) or not value or "://" in value:
         return value
-    return str(folder / Path(value).expanduser())
+    return os.path.normpath(folder / Path(value).expanduser())
