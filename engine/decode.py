@@ -65,7 +65,8 @@ def read_upright(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Uprigh
     """Decodes a source's bytes fully, once, and makes them upright and plain.
 
     Raises:
-        ImageRejectedError: `empty_file`, `not_an_image`, `too_many_pixels` or `undecodable`.
+        ImageRejectedError: `empty_file`, `not_an_image`, `too_many_pixels`, `undecodable` or
+            `out_of_memory`.
     """
     if not data:
         raise ImageRejectedError("empty_file", "the file has no bytes")
@@ -78,7 +79,7 @@ def read_upright(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Uprigh
         image.load()
         plain = _plain(ImageOps.exif_transpose(image))
     except MemoryError as error:
-        raise ImageRejectedError("undecodable", "not enough memory to decode it") from error
+        raise ImageRejectedError("out_of_memory", "not enough memory to decode it") from error
     except _DECODER_ERRORS as error:
         raise ImageRejectedError("undecodable", f"{type(error).__name__}: {error}") from error
     stored_format = _KEPT_FORMATS.get(source_format, "png")

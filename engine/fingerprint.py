@@ -15,7 +15,7 @@ from typing import Self
 
 import pyarrow as pa
 
-from engine.image_root import ImageRoot
+from engine.image_root import MISSING, ImageRoot, UnsafeNameError
 from engine.task import Progress
 from manifests.digest import content_id
 from manifests.errors import JobError
@@ -41,11 +41,12 @@ _READERS = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FingerprintPayload:
-    """Files to read: (entry, file name) pairs below `root`."""
+    """Files to read: (entry, file name) pairs below `root`; `missing`: entries known to be gone."""
 
     work_key: str
     root: ImageRoot
     files: tuple[tuple[int, str], ...]
+    missing: frozenset[int] = frozenset()
     failures: Mapping[int, str] | None = None
 
     @property
@@ -86,7 +87,10 @@ def plan_fingerprints(
             operation="fingerprint", version=VERSION, inputs=[root.url],
             config={"files": [list(file) for file in chunk], "stamps": stamps},
         )  # fmt: skip
-        payloads.append(FingerprintPayload(work_key=key, root=root, files=chunk))
+        missing = frozenset(
+            entry for (entry, _), stamp in zip(chunk, stamps, strict=True) if stamp == MISSING
+        )
+        payloads.append(FingerprintPayload(work_key=key, root=root, files=chunk, missing=missing))
     return payloads
 
 
@@ -114,7 +118,10 @@ class FingerprintWorker:
             shard="", layer="fingerprints", object_id=stored.object_id,
             num_rows=table.num_rows, num_bytes=stored.num_bytes,
         )  # fmt: skip
-        return publish_result(self._store, payload.work_key, ResultRecord(cells=(cell,)))
+        record = ResultRecord(cells=(cell,))
+        if not _is_final(table, payload):
+            return record
+        return publish_result(self._store, payload.work_key, record)
 
     def _read_all(
         self, payload: FingerprintPayload, readers: ThreadPoolExecutor
@@ -135,13 +142,27 @@ class FingerprintWorker:
             self._progress = Progress(num_images=self._progress.num_images + 1)
 
 
+def _is_final(table: pa.Table, payload: FingerprintPayload) -> bool:
+    """Whether the files as they are decide the outcome, so that nobody need read them again.
+
+    A worker without the folder, a right that is missing, a network that is down: once mended, the
+    files have the same stamps, and must be read all the same.
+    """
+    failed = table.filter(table["failure"].is_valid()).select(["entry", "failure"]).to_pylist()
+    return all(
+        row["failure"] in ("empty_file", "unsafe_file_name")
+        or (row["failure"] == "missing_file" and row["entry"] in payload.missing)
+        for row in failed
+    )
+
+
 def _fingerprint(root: ImageRoot, name: str) -> tuple[str | None, int | None, str, str]:
     """(image id, bytes, failure, detail)."""
     try:
         data = root.read(name)
     except FileNotFoundError:
         return None, None, "missing_file", name
-    except PermissionError as error:
+    except UnsafeNameError as error:
         return None, None, "unsafe_file_name", str(error)
     except (OSError, ValueError) as error:
         return None, None, "unreadable_file", f"{type(error).__name__}: {error}"

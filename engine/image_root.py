@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import fsspec
 
+from engine.sources.files import transport_errors
 from manifests.errors import InputError
 
+MISSING = "missing"
+"""The stamp of a file that is not there."""
+
 _DRIVE = re.compile(r"[A-Za-z]:")
+
+
+class UnsafeNameError(Exception):
+    """A file name that would lead out of its root, by itself or by a link."""
 
 
 def is_safe_name(file_name: str) -> bool:
@@ -40,7 +49,7 @@ class ImageRoot:
         filesystem, root = self._filesystem()
         try:
             found = filesystem.isdir(root) or bool(filesystem.ls(root, detail=False))
-        except (OSError, ValueError) as error:
+        except transport_errors() as error:
             raise InputError(
                 f"images at {self.url}: cannot be listed ({type(error).__name__}: {error}); "
                 "check the path and the credentials"
@@ -53,17 +62,19 @@ class ImageRoot:
 
         Raises:
             FileNotFoundError: it is not there.
-            PermissionError: the name would lead out of the root, by itself or by a link.
-            OSError: it cannot be read.
+            UnsafeNameError: the name would lead out of the root, by itself or by a link.
+            OSError: it cannot be read, or is a pipe or a device, whose reading might never end.
         """
         if not is_safe_name(file_name):
-            raise PermissionError(f"{file_name!r} leads out of the image root")
+            raise UnsafeNameError(f"{file_name!r} leads out of the image root")
         filesystem, root = self._filesystem()
         path = f"{root.rstrip('/')}/{file_name}"
         if "file" in filesystem.protocol:
             real_root = os.path.realpath(root)
             if os.path.commonpath([real_root, os.path.realpath(path)]) != real_root:
-                raise PermissionError(f"{file_name!r} is a link out of the image root")
+                raise UnsafeNameError(f"{file_name!r} is a link out of the image root")
+            if not stat.S_ISREG(os.stat(path).st_mode):
+                raise OSError(f"{file_name!r} is not a regular file")
             return Path(path).read_bytes()
         return bytes(filesystem.cat_file(path))
 
@@ -75,7 +86,7 @@ class ImageRoot:
         try:
             status = os.stat(f"{root.rstrip('/')}/{file_name}")
         except (OSError, ValueError):
-            return "missing"
+            return MISSING
         return f"{status.st_size}:{status.st_mtime_ns}"
 
     def _filesystem(self) -> tuple[Any, str]:  # fsspec has no types

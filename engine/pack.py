@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from engine.decode import EXTENSIONS, ImageRejectedError, UprightImage, read_upright
-from engine.image_root import ImageRoot
+from engine.image_root import ImageRoot, UnsafeNameError
 from engine.ingest_config import ImagePolicy
 from engine.measure import PhotoMeasures, measure
 from engine.place_boxes import Placement, place
@@ -33,6 +33,8 @@ from manifests.store import Store
 VERSION = 1
 _READERS = 4
 _READ_AHEAD = 16
+_PASSING = ("unreadable_file", "changed_during_ingest", "out_of_memory")
+"""Reasons that are not in the bytes of an image: a network, a disk, a worker."""
 
 Row = dict[str, Any]  # Any: one value of each column of a table
 
@@ -101,12 +103,14 @@ class PackWorker:
         self._progress = Progress()
         plan = read_table(self._store, payload.plan).to_pylist()[payload.start : payload.stop]
         tables = ShardTables(payload.source, payload.policy)
+        is_passing = bool(payload.failures)
         with tempfile.TemporaryDirectory(prefix="maskmill-") as folder:
             path = Path(folder) / "images.tar"
             with ImageTarWriter(path) as tar:
                 for position, photo in self._photos(payload, plan):
                     row = plan[position]
                     if isinstance(photo, ImageRejectedError):
+                        is_passing |= photo.reason in _PASSING
                         tables.fail_image(row, photo)
                         continue
                     offset = tar.add(
@@ -125,6 +129,8 @@ class PackWorker:
             if rejects.num_rows
             else None,
         )
+        if is_passing and payload.stop is None:
+            return record  # what failed for a passing reason is tried again by the next ingest
         return publish_result(self._store, payload.work_key, record)
 
     def _photos(
@@ -158,7 +164,7 @@ def _read_photo(payload: PackPayload, row: Row, failure: str) -> _Photo:
         raise ImageRejectedError(failure, "the worker could not survive this image")
     try:
         data = payload.root.read(row["file_name"])
-    except OSError as error:
+    except (OSError, UnsafeNameError) as error:
         detail = f"{type(error).__name__}: {error}"
         raise ImageRejectedError("unreadable_file", detail) from error
     if content_id(data) != row["image_id"]:
