@@ -55,7 +55,7 @@ def test_a_whole_job(tmp_path: Path) -> None:
     job = JobConfig.load(write(tmp_path))
     [source] = job.source
     assert job.store == str(tmp_path / "st")
-    assert source.annotations == str(tmp_path / "../boxes.csv")
+    assert source.annotations == str(tmp_path.parent / "boxes.csv")
     assert source.images == "s3://bucket/photos"
     assert dict(source.options) == {"classes": str(tmp_path / "classes.csv"), "extension": "jpg"}
     assert job.label == (
