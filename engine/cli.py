@@ -155,7 +155,10 @@ def label(
     ] = None,
     image_batch: Annotated[
         int, typer.Option(min=1, help="Images given to the teacher together.")
-    ] = 1,
+    ] = 8,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Try boxes again that failed before.")
+    ] = False,
     fallback: Annotated[
         bool, typer.Option(help="Without weights, use a teacher that needs none, and say so.")
     ] = True,
@@ -184,7 +187,8 @@ def label(
         chosen = available_teacher(settings, listener)
         config = LabelConfig(
             teacher=chosen, teacher_config=config_for(settings, chosen),
-            branch=branch, message=message, image_batch=image_batch, pool=pool,
+            branch=branch, message=message, image_batch=image_batch,
+            retry_failed=retry_failed, pool=pool,
         )  # fmt: skip
         result = run_label(opened, config, listener)
     _show_step(result, as_json=as_json)

@@ -14,6 +14,7 @@ from engine.task import Worker
 from manifests import schemas
 from manifests.dataset import DEFAULT_BRANCH, Dataset, Writer, operation
 from manifests.errors import InputError
+from manifests.history import newest
 from manifests.ledger import Ledger, LedgerCounter
 from manifests.manifest import Cell, Manifest
 from manifests.results import ResultRecord, work_key
@@ -37,6 +38,7 @@ class LabelConfig:
         message: the commit's message; empty: one is made.
         image_batch: images given to the teacher together, at most; out of memory halves it. A
             teacher may well take fewer at a time: SAM takes one on a CPU.
+        retry_failed: boxes that the layer has as failed are tried once more.
         pool: where the workers run.
         driver: how patient the job is.
     """
@@ -46,6 +48,7 @@ class LabelConfig:
     branch: str = DEFAULT_BRANCH
     message: str = ""
     image_batch: int = 8
+    retry_failed: bool = False
     pool: PoolConfig = PoolConfig()
     driver: DriverConfig = DriverConfig()
 
@@ -59,7 +62,8 @@ class LabelPayload:
         shard: shard id.
         teacher: registry name; its layer is `masks/<teacher>`.
         images, image_index, boxes: the shard's cells, as object ids.
-        carried: object id of a masks cell with pending rows, whose other rows are kept; or "".
+        carried: object id of an older masks cell, whose rows are kept unless pending or failed; or
+            "".
         start, stop: image rows of this payload; `is_part` if they are not all of the shard's.
         parts: work keys of finished parts, whose rows are taken instead of being predicted again.
         failures: image row -> ledger word, for images that cannot be done.
@@ -127,7 +131,9 @@ def label(
 
     identity = registry.identity(config.teacher, config.teacher_config)
     writer = Writer(store, config.branch)
-    payloads = plan_label(writer.dataset, identity.name, asdict(identity))
+    payloads = plan_label(
+        writer.dataset, identity.name, asdict(identity), retry_failed=config.retry_failed
+    )
     build = partial(_build_worker, store.url, config)
     cpus = 0 if config.pool.gpus_per_worker == 0 else 4
     with open_pool(build, config=config.pool, default_cpus=cpus, num_tasks=len(payloads)) as pool:
@@ -149,8 +155,13 @@ def plan_label(
     dataset: Dataset,
     teacher: str,
     identity: Mapping[str, Any],  # Any: JSON
+    *,
+    retry_failed: bool = False,
 ) -> list[LabelPayload]:
     """One payload a shard, in the order of the manifest.
+
+    Rows that the same teacher with the same settings drew are carried over where a shard has got
+    new boxes or origins since; another teacher of that name (other weights) draws all of them.
 
     Raises:
         InputError: the dataset has no shards.
@@ -160,21 +171,40 @@ def plan_label(
         raise InputError(
             f"commit {dataset.commit_id[:12]} has no images to label; run 'maskmill ingest' first"
         )
-    return [_payload(dataset, shard, teacher, identity) for shard in shards]
+    is_same = _drawn_by(dataset, teacher, identity)
+    payloads = []
+    for shard in shards:
+        known = dataset.manifest.get(shard, schemas.masks_layer(teacher)) if is_same else None
+        payloads.append(_payload(dataset, shard, identity, known, retry_failed=retry_failed))
+    return payloads
+
+
+def _drawn_by(dataset: Dataset, teacher: str, identity: Mapping[str, Any]) -> bool:  # Any: JSON
+    """Whether the dataset's masks of that teacher come from just this identity and this code."""
+    last = newest(
+        dataset.store,
+        dataset.commit_id,
+        lambda commit: (commit.operation.teacher or {}).get("name") == teacher,
+    )
+    if last is None:
+        return False
+    made = last.commit.operation
+    return made.version == VERSION and made.teacher == identity
 
 
 def _payload(
     dataset: Dataset,
     shard: str,
-    teacher: str,
     identity: Mapping[str, Any],  # Any: JSON
+    known: Cell | None,
+    *,
+    retry_failed: bool,
 ) -> LabelPayload:
     images, index, boxes = (
         dataset.cell(shard, layer) for layer in (schemas.IMAGES, schemas.IMAGE_INDEX, schemas.BOXES)
     )
-    known = dataset.manifest.get(shard, schemas.masks_layer(teacher))
-    carried = known.object_id if known and known.statistics.get(schemas.PENDING) else ""
-    inputs = [images.object_id, index.object_id, boxes.object_id]
+    inputs = (images.object_id, index.object_id, boxes.object_id)
+    carried = _carried(known, inputs, retry_failed=retry_failed)
     key = work_key(
         operation="label", version=VERSION, config=dict(identity),
         inputs=[*inputs, carried] if carried else inputs,
@@ -182,7 +212,7 @@ def _payload(
     return LabelPayload(
         work_key=key,
         shard=shard,
-        teacher=teacher,
+        teacher=identity["name"],
         images=images.object_id,
         image_index=index.object_id,
         boxes=boxes.object_id,
@@ -190,6 +220,16 @@ def _payload(
         start=0,
         stop=index.num_rows,
     )
+
+
+def _carried(known: Cell | None, inputs: tuple[str, ...], *, retry_failed: bool) -> str:
+    """See `LabelPayload.carried`. A cell that is up to date gets the key that it was made with."""
+    if known is None:
+        return ""
+    is_current = known.inputs[: len(inputs)] == inputs
+    if not is_current or (retry_failed and known.statistics.get(schemas.FAILED)):
+        return known.object_id
+    return next(iter(known.inputs[len(inputs) :]), "")
 
 
 def _build_worker(store_url: str, config: LabelConfig) -> Worker:
@@ -202,8 +242,22 @@ def _build_worker(store_url: str, config: LabelConfig) -> Worker:
 
 
 def _with_layer(manifest: Manifest, records: Sequence[ResultRecord]) -> Manifest:
-    cells: list[Cell] = [cell for record in records for cell in record.cells]
-    return manifest.with_cells(cells)
+    """Cells computed from masks that were drawn anew, verdicts above all, are taken out."""
+    made: list[Cell] = []
+    replaced: set[tuple[str, str]] = set()
+    for cell in (cell for record in records for cell in record.cells):
+        known = manifest.get(cell.shard, cell.layer)
+        if known and known.object_id == cell.object_id and known.inputs[:3] == cell.inputs[:3]:
+            continue  # failed boxes were tried again, in vain
+        if known and known.object_id != cell.object_id:
+            replaced.add((known.shard, known.object_id))
+        made.append(cell)
+    fresh = [
+        cell
+        for cell in manifest
+        if not any((cell.shard, object_id) in replaced for object_id in cell.inputs)
+    ]
+    return Manifest([*fresh, *made])
 
 
 def _lineage(config: LabelConfig) -> dict[str, Any]:  # Any: JSON

@@ -78,6 +78,8 @@ class LabelWorker:
             statistics=_statistics(payload, table),
         )  # fmt: skip
         record = ResultRecord(cells=(cell,), ledger=shard.outcomes(table))
+        if cell.object_id == payload.carried and cell.statistics.get(schemas.FAILED):
+            return record  # tried again in vain: the next one who asks may try, too
         return publish_result(self._store, payload.work_key, record)
 
     def _label(
