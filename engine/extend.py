@@ -1,8 +1,8 @@
 """More boxes for images that are stored already: a picture that a second source has too.
 
-The shard keeps its images and its id. Its image_index learns the new origins, its boxes get the
-new rows, and every masks layer is realigned: old rows are carried over, new ones are `pending`
-until their teacher runs again.
+The shard keeps its images and its id. Its image_index learns the new origins and federated lists,
+its boxes get the new rows, and every masks layer is realigned: old rows are carried over, new ones
+are `pending` until their teacher runs again.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from manifests.results import ResultRecord, publish_result, work_key
 from manifests.statistics import category_counts, value_counts
 from manifests.store import Store
 
-VERSION = 1
+VERSION = 2
 
 Row = dict[str, Any]  # Any: one value of each column of a table
 
@@ -207,9 +207,12 @@ def _placement(entry: Row, row: Row, payload: ExtendPayload) -> Placement:
 def _with_origins(index: pa.Table, plan: Mapping[str, Row]) -> pa.Table:
     rows = index.to_pylist()
     for row in rows:
-        for origin in plan.get(row["image_id"], {}).get("origins", []):
+        added = plan.get(row["image_id"], {})
+        for origin in added.get("origins", []):
             if origin not in row["origins"]:
                 row["origins"].append(origin)
+        for column in ("not_exhaustive", "negative"):
+            row[column] = sorted({*row[column], *(added.get(column) or [])})
     return pa.Table.from_pylist(rows, schema=schemas.IMAGE_INDEX_SCHEMA)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import asdict, dataclass
 from typing import Literal
 
 from engine.decode import DEFAULT_MAX_PIXELS
@@ -11,6 +12,7 @@ from engine.measure import PhotoMeasures
 from engine.pool import PoolConfig
 from engine.sources.protocol import SourceConfig
 from manifests.dataset import DEFAULT_BRANCH
+from manifests.errors import InputError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +42,13 @@ class ImagePolicy:
     exif_frame: Literal["auto", "upright", "raw"] = "auto"
     on_size_mismatch: Literal["fail", "rescale"] = "fail"
     min_box_side_px: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if isinstance(value, int | float) and not 0 <= value < math.inf:
+                raise InputError(
+                    f"image policy: {name}: expected a number of 0 or more, got {value!r}"
+                )
 
     def quarantine(self, size_hw: tuple[int, int], measures: PhotoMeasures) -> str | None:
         """The reason for which this photo is quarantined, or None."""
@@ -73,3 +82,10 @@ class IngestConfig:
     shard_bytes: int = 256 * 2**20
     pool: PoolConfig = PoolConfig()
     driver: DriverConfig = DriverConfig()
+
+    def __post_init__(self) -> None:
+        if self.shard_images < 1 or self.shard_bytes < 1:
+            raise InputError(
+                "shards: expected shard_images and shard_bytes of at least 1, got "
+                f"{self.shard_images} and {self.shard_bytes}"
+            )

@@ -52,6 +52,10 @@ class LabelConfig:
     pool: PoolConfig = PoolConfig()
     driver: DriverConfig = DriverConfig()
 
+    def __post_init__(self) -> None:
+        if self.image_batch < 1:
+            raise InputError(f"image_batch: expected at least 1, got {self.image_batch}")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelPayload:

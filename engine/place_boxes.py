@@ -69,8 +69,10 @@ def place(
 def place_boxes(source_xyxy: NDArray[np.float64], placement: Placement) -> NDArray[np.float32]:
     """[N, 4] boxes on the stored image, not clipped; NaN stays NaN."""
     scaled = source_xyxy.reshape(-1, 4) * np.tile(placement.scale_xy, 2)
+    with np.errstate(over="ignore"):  # becomes infinite, which `refuse_box` finds
+        scaled_f32 = scaled.astype(np.float32)
     return boxes.rotate_with_exif(
-        scaled.astype(np.float32),
+        scaled_f32,
         orientation=placement.orientation,
         raw_size_hw=placement.raw_size_hw,
     )

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from engine.ingest_config import IngestConfig
-from engine.spool import Spool
+from engine.spool import Spool, quoted
 from manifests import schemas
 from manifests.commit import Category
 from manifests.dataset import Dataset
@@ -205,7 +205,7 @@ class IngestPlan:
         merged = {category.name: category for category in before}
         source = self._config.source.name
         for category_id, name, supercategory in self._spool.rows(
-            "SELECT source_category_id, name, any_value(supercategory) FROM categories"
+            "SELECT source_category_id, name, arg_min(supercategory, entry) FROM categories"
             " GROUP BY ALL ORDER BY min(entry)"
         ):
             known = merged.get(name, Category(name=name))
@@ -241,11 +241,14 @@ class IngestPlan:
         self._spool.run(
             f"""
             CREATE TABLE planned AS
-            SELECT f.*, p.shard, p.position, o.origins
+            SELECT f.* EXCLUDE (not_exhaustive, negative), p.shard, p.position, o.origins,
+                   o.not_exhaustive, o.negative
             FROM placed p JOIN fate f USING (entry) JOIN (
                 SELECT canon, list(struct_pack(
-                    source := {_quoted(self._config.source.name)}, source_image_id, file_name)
-                    ORDER BY entry) AS origins
+                    source := {quoted(self._config.source.name)}, source_image_id, file_name)
+                    ORDER BY entry) AS origins,
+                    flatten(list(coalesce(not_exhaustive, []))) AS not_exhaustive,
+                    flatten(list(coalesce(negative, []))) AS negative
                 FROM fate WHERE failure IS NULL AND nth = 1 GROUP BY canon
             ) o ON o.canon = p.entry
             ORDER BY p.position
@@ -275,7 +278,7 @@ class IngestPlan:
             self._spool.run(
                 f"""
                 UPDATE planned SET {column} = coalesce((
-                    SELECT list(n.name ORDER BY n.name) FROM names n
+                    SELECT list(DISTINCT n.name ORDER BY n.name) FROM names n
                     WHERE list_contains(planned.{column}, n.id)), [])
                 """  # noqa: S608
             )
@@ -362,7 +365,3 @@ def _name_table(names: Mapping[str, str]) -> pa.Table:
     return pa.table(
         {"id": pa.array(list(names), pa.string()), "name": pa.array(names.values(), pa.string())}
     )
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"

@@ -41,7 +41,7 @@ class Spool:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.connection = duckdb.connect(str(folder / "spool.duckdb"))
-        self.connection.execute(f"SET temp_directory = '{folder / 'overflow'}'")
+        self.connection.execute(f"SET temp_directory = {quoted(str(folder / 'overflow'))}")
         self.connection.execute("SET memory_limit = '512MB'")
         self.connection.execute("SET threads = 2")
         self.connection.execute("SET enable_progress_bar = false")
@@ -63,7 +63,8 @@ class Spool:
         log.info("scanned images=%(images)d annotations=%(annotations)d", counts)
         for kind in _SCHEMAS:
             self.connection.execute(
-                f"CREATE VIEW {kind} AS SELECT * FROM read_parquet('{self._file(kind)}')"  # noqa: S608
+                f"CREATE VIEW {kind} AS"  # noqa: S608
+                f" SELECT * FROM read_parquet({quoted(str(self._file(kind)))})"
             )
 
     def add(self, name: str, table: pa.Table) -> None:
@@ -101,6 +102,11 @@ class Spool:
 
     def _file(self, kind: str) -> Path:
         return self.folder / f"{kind}.parquet"
+
+
+def quoted(text: str) -> str:
+    """An SQL string, for the few places that take no parameter."""
+    return "'" + text.replace("'", "''") + "'"
 
 
 def _numbered(batch: SourceBatch, start: int) -> pa.Table:

@@ -29,13 +29,18 @@ class NoAnswerError(StoreError):
     """The store did not answer, or said that it failed: a write may or may not have happened."""
 
 
+def holds_password(url: str) -> bool:
+    """Whether an address has `user:password@` in front of its host."""
+    return _PASSWORD_IN_URL.match(url) is not None
+
+
 def full_url(url: str) -> str:
     """An absolute address without a final slash, the same in every process.
 
     Raises:
         StoreError: it names no place, or holds a password, which would end up in logs.
     """
-    if _PASSWORD_IN_URL.match(url):
+    if holds_password(url):
         raise StoreError(
             "the store's address holds a password; put it where the client looks for it "
             "(for S3: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile)"

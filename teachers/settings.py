@@ -5,6 +5,7 @@ Fields made by `_runtime` change speed or memory, never the masks, and stay out 
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -108,5 +109,5 @@ class U2NetpSettings(Settings):
 def _at_least(settings: Settings, least: float, *names: str) -> None:
     for name in names:
         value = getattr(settings, name)
-        if not value >= least:
+        if not least <= value < math.inf:
             raise InputError(f"{name}: expected at least {least:g}, got {value!r}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import zlib
 from collections.abc import Iterable, Iterator
@@ -68,7 +69,9 @@ class Folder:
         except transport_errors() as error:
             raise _unreachable(self.url, error) from error
         start = len(self.path.rstrip("/")) + 1
-        return sorted(path[start:] for path in found if path.lower().endswith(wanted))
+        names = (path[start:] for path in found if path.lower().endswith(wanted))
+        # A name that is not UTF-8 has no place in a table: spelled out, it is missing and counted.
+        return sorted(name.encode(errors="backslashreplace").decode() for name in names)
 
     def read(self, names: Iterable[str]) -> Iterator[FileText]:
         """The files in the order of `names`, fetched some hundreds at a time."""
@@ -83,14 +86,26 @@ class Folder:
 
     def _read_group(self, names: list[str]) -> Iterator[FileText]:
         paths = [self._inside(name) for name in names]
-        found = self._filesystem.cat(paths, recursive=False, on_error="return")
+        endless = {path for path in paths if self._is_local and _is_endless(path)}
+        wanted = [path for path in paths if path not in endless]
+        found = self._filesystem.cat(wanted, recursive=False, on_error="return") if wanted else {}
         # One path alone comes back as bare bytes from some filesystems.
-        texts = found if isinstance(found, dict) else {paths[0]: found}
+        texts = found if isinstance(found, dict) else {wanted[0]: found}
         for name, path in zip(names, paths, strict=True):
-            yield _file_text(name, texts.get(path))
+            odd = OSError("not a regular file") if path in endless else None
+            yield _file_text(name, odd or texts.get(path))
+
+    @property
+    def _is_local(self) -> bool:
+        return "file" in self._filesystem.protocol
 
     def _inside(self, name: str) -> str:
         return f"{self.path.rstrip('/')}/{name}" if name else self.path
+
+
+def _is_endless(path: str) -> bool:
+    """A pipe or a device, whose reading might never end."""
+    return os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path)
 
 
 def _file_text(name: str, found: object) -> FileText:

@@ -15,6 +15,9 @@ from typing import Literal, Protocol
 
 import pyarrow as pa
 
+from manifests.errors import InputError
+from manifests.file_system import holds_password
+
 IMAGE_ENTRIES = pa.schema(
     [
         pa.field("source_image_id", pa.string(), nullable=False),
@@ -90,6 +93,16 @@ class SourceConfig:
     images: str
     name: str
     options: Mapping[str, str | int | float | bool] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Raises InputError for a password in an address: commits keep all of this for ever."""
+        for value in (self.annotations, self.images, *self.options.values()):
+            if isinstance(value, str) and holds_password(value):
+                raise InputError(
+                    f"source '{self.name}': an address holds a password, which would end up in "
+                    "commits; put it where the client looks for it (for S3: a profile, or "
+                    "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY)"
+                )
 
 
 class Source(Protocol):
