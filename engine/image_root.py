@@ -40,15 +40,20 @@ def is_safe_name(file_name: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class ImageRoot:
-    """Attributes: url: a folder or any fsspec URL."""
+    """Attributes: url: a folder, made absolute since workers may stand elsewhere, or a URL."""
 
     url: str
+
+    def __post_init__(self) -> None:
+        if self.url and "://" not in self.url:
+            absolute = os.path.abspath(os.path.expanduser(self.url))
+            object.__setattr__(self, "url", absolute)
 
     def check(self) -> None:
         """Raises InputError if the root is not there or cannot be reached."""
         filesystem, root = self._filesystem()
         try:
-            found = filesystem.isdir(root) or bool(filesystem.ls(root, detail=False))
+            found = filesystem.isdir(root) or filesystem.ls(root, detail=False) not in ([], [root])
         except transport_errors() as error:
             raise InputError(
                 f"images at {self.url}: cannot be listed ({type(error).__name__}: {error}); "

@@ -36,6 +36,7 @@ from manifests import schemas
 from manifests.cells import read_table
 from manifests.dataset import Dataset, Writer, operation
 from manifests.errors import InputError, JobError
+from manifests.history import newest
 from manifests.ledger import Ledger, LedgerCounter
 from manifests.manifest import Manifest
 from manifests.parquet import table_to_parquet
@@ -98,7 +99,7 @@ def ingest(
             message=config.message or f"ingest {config.source.name}",
             categories=plan.categories(writer.dataset.commit.categories),
             rejects=_store_rejects(store, plan, records),
-            even_if_unchanged=_kept_nothing(ledger),
+            even_if_unchanged=_kept_nothing(ledger) or _is_new(writer.dataset, config),
         )  # fmt: skip
 
 
@@ -191,6 +192,19 @@ def _kept_nothing(ledger: Ledger) -> bool:
         row.layer == schemas.IMAGES and row.inputs == sum(row.failed.values())
         for row in ledger.totals()
     )
+
+
+def _is_new(dataset: Dataset, config: IngestConfig) -> bool:
+    """Whether no commit tells yet what became of this source, though all of it may be known."""
+    source = asdict(config.source)
+    known = newest(
+        dataset.store,
+        dataset.commit_id,
+        lambda commit: (
+            commit.operation.name == "ingest" and commit.operation.config.get("source") == source
+        ),
+    )
+    return known is None
 
 
 def _store_rejects(store: Store, plan: IngestPlan, records: Sequence[ResultRecord]) -> str | None:

@@ -16,7 +16,7 @@ from engine.label import LabelConfig
 from engine.sources.protocol import SourceConfig
 from manifests.cells import read_table
 from manifests.dataset import Dataset
-from manifests.errors import InputError
+from manifests.errors import InputError, NothingToCommitError
 from manifests.results import find_result
 from manifests.store import Store
 from tests.engine.conftest import INLINE, PhotoSet
@@ -141,3 +141,29 @@ def test_a_pipe_in_place_of_a_label_file_does_not_hang(store: Store, tmp_path: P
 def test_numbers_that_make_no_sense_are_refused(make: Callable[[], object], message: str) -> None:
     with pytest.raises(InputError, match=message):
         make()
+
+
+def test_a_relative_image_root_is_the_same_folder_for_every_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert ImageRoot("photos").url == str(tmp_path / "photos")
+    assert ImageRoot("s3://bucket/photos").url == "s3://bucket/photos"
+
+
+def test_failures_of_a_source_that_adds_nothing_are_told_once(
+    store: Store, ingested: Ingest, photos: PhotoSet, more_photos: PhotoSet
+) -> None:
+    photos.add("a.jpg", [5, 5, 20, 20])
+    ingested(photos)
+    more_photos.add("a.jpg", [5, 5, 20, 20])
+    more_photos.add("gone.jpg", [5, 5, 20, 20], content=b"")
+    assert failures(ingested(more_photos)) == {"missing_file": 1}
+    with pytest.raises(NothingToCommitError):
+        ingest(store, more_photos.config())
+
+
+def test_a_file_is_no_image_root(tmp_path: Path) -> None:
+    (tmp_path / "boxes.json").write_text("{}")
+    with pytest.raises(InputError, match="no such folder"):
+        ImageRoot(str(tmp_path / "boxes.json")).check()
