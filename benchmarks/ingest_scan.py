@@ -31,6 +31,34 @@ for batch in open_source(config).scan():
     if batch.kind == "annotations":
         rows += batch.table.num_rows
 """
+# Everything of an ingest that does not open an image: scan, spool, joins, ids, ledger, shards.
+_PLAN = """
+import json, resource, sys, tempfile, time
+from pathlib import Path
+import pyarrow as pa
+from engine.fingerprint import FINGERPRINTS
+from engine.ingest_config import IngestConfig
+from engine.plan import IngestPlan
+from engine.sources.protocol import SourceConfig
+from engine.sources.registry import open_source
+from engine.spool import Spool
+from manifests.ledger import LedgerCounter
+config = SourceConfig(format="coco", annotations=sys.argv[1], images="", name="benchmark")
+start = time.perf_counter()
+with tempfile.TemporaryDirectory() as folder:
+    spool = Spool(Path(folder))
+    spool.fill(open_source(config))
+    plan = IngestPlan(spool, IngestConfig(source=config), images_implied=False)
+    entries = [entry for entry, _ in plan.files()]
+    columns = [entries, [f"{entry:032x}" for entry in entries], [100_000] * len(entries),
+               [None] * len(entries), [None] * len(entries)]
+    known = pa.schema([("image_id", pa.string()), ("shard", pa.string())]).empty_table()
+    plan.set_fingerprints(pa.table(columns, schema=FINGERPRINTS), known)
+    plan.count(LedgerCounter())
+    rows = 0
+    for number in range(plan.num_shards()):
+        rows += sum(len(boxes) for boxes in plan.shard(number).table["annotations"].to_pylist())
+"""
 _PYCOCOTOOLS = """
 import contextlib, io, json, resource, sys, time
 from pycocotools.coco import COCO
@@ -71,8 +99,10 @@ def measure(program: str, path: Path, *, repeats: int) -> Measured:
 def _report(table: Table, path: Path, *, boxes: int, repeats: int) -> None:
     size = path.stat().st_size
     scan = measure(_SCAN, path, repeats=repeats)
+    plan = measure(_PLAN, path, repeats=1)
     peer = measure(_PYCOCOTOOLS, path, repeats=repeats)
-    for name, found in (("maskmill scan", scan), ("pycocotools.COCO", peer)):
+    readers = (("maskmill scan", scan), ("scan and plan", plan), ("pycocotools.COCO", peer))
+    for name, found in readers:
         if found.rows != boxes:
             raise RuntimeError(f"{name}: expected {boxes} boxes of {path}, got {found.rows}")
         table.add_row(

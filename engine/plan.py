@@ -241,16 +241,24 @@ class IngestPlan:
         self._spool.run(
             f"""
             CREATE TABLE planned AS
-            SELECT f.* EXCLUDE (not_exhaustive, negative), p.shard, p.position, o.origins,
-                   o.not_exhaustive, o.negative
-            FROM placed p JOIN fate f USING (entry) JOIN (
-                SELECT canon, list(struct_pack(
-                    source := {quoted(self._config.source.name)}, source_image_id, file_name)
-                    ORDER BY entry) AS origins,
-                    flatten(list(coalesce(not_exhaustive, []))) AS not_exhaustive,
-                    flatten(list(coalesce(negative, []))) AS negative
-                FROM fate WHERE failure IS NULL AND nth = 1 GROUP BY canon
-            ) o ON o.canon = p.entry
+            WITH good AS (
+                SELECT *, struct_pack(source := {quoted(self._config.source.name)},
+                                      source_image_id, file_name) AS origin
+                FROM fate WHERE failure IS NULL AND nth = 1
+            ), together AS (
+                -- Only pictures that come more than once: lists of all would not fit in memory.
+                SELECT canon, list(origin ORDER BY entry) AS origins,
+                       flatten(list(coalesce(not_exhaustive, []))) AS not_exhaustive,
+                       flatten(list(coalesce(negative, []))) AS negative
+                FROM good SEMI JOIN (
+                    SELECT canon FROM good GROUP BY canon HAVING count(*) > 1) USING (canon)
+                GROUP BY canon
+            )
+            SELECT f.* EXCLUDE (not_exhaustive, negative, origin), p.shard, p.position,
+                   coalesce(o.origins, [f.origin]) AS origins,
+                   coalesce(o.not_exhaustive, f.not_exhaustive) AS not_exhaustive,
+                   coalesce(o.negative, f.negative) AS negative
+            FROM placed p JOIN good f USING (entry) LEFT JOIN together o ON o.canon = p.entry
             ORDER BY p.position
             """  # noqa: S608
         )
@@ -288,8 +296,10 @@ class IngestPlan:
             """
             CREATE TABLE annotation_fate AS
             WITH numbered AS (
-                SELECT *, CASE WHEN source_annotation_id IS NULL THEN 1 ELSE row_number() OVER (
-                    PARTITION BY source_annotation_id ORDER BY entry) END AS nth
+                SELECT entry, source_image_id, source_annotation_id, source_category_id, defect,
+                       segmentation IS NOT NULL AS has_segmentation,
+                       CASE WHEN source_annotation_id IS NULL THEN 1 ELSE row_number() OVER (
+                           PARTITION BY source_annotation_id ORDER BY entry) END AS nth
                 FROM annotations
             ), images_by_id AS (
                 SELECT source_image_id, any_value(failure) AS image_failure,
@@ -298,7 +308,7 @@ class IngestPlan:
             )
             SELECT a.entry, a.source_image_id, a.source_annotation_id,
                    coalesce(n.name, '') AS category, i.canon,
-                   a.segmentation IS NOT NULL AS has_segmentation,
+                   a.has_segmentation,
                    CASE WHEN a.defect IS NOT NULL THEN 'failed'
                         WHEN n.name IS NULL OR i.source_image_id IS NULL OR a.nth > 1
                             THEN 'dropped'

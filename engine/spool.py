@@ -42,7 +42,7 @@ class Spool:
         self.folder = folder
         self.connection = duckdb.connect(str(folder / "spool.duckdb"))
         self.connection.execute(f"SET temp_directory = {quoted(str(folder / 'overflow'))}")
-        self.connection.execute("SET memory_limit = '512MB'")
+        self.connection.execute("SET memory_limit = '384MB'")
         self.connection.execute("SET threads = 2")
         self.connection.execute("SET enable_progress_bar = false")
 
