@@ -39,6 +39,7 @@ class DriverConfig:
         backoff_s: wait before the second try; doubled each time, with jitter.
         deadline_s: seconds a task may take whatever its size ...
         deadline_s_per_image: ... plus this for each of its images.
+        stall_s: seconds without a finished image or mask after which a task is given up sooner.
         max_failed_images: images given up in one job before it stops as broken; a teacher that
             fails on everything is a fault of the set-up, not of the images.
     """
@@ -47,6 +48,7 @@ class DriverConfig:
     backoff_s: float = 1.0
     deadline_s: float = 300.0
     deadline_s_per_image: float = 60.0
+    stall_s: float = 900.0
     max_failed_images: int = 100
 
 
@@ -146,7 +148,9 @@ class Driver:
             self._running[ticket] = node
             seconds = self._config.deadline_s
             seconds += self._config.deadline_s_per_image * node.payload.num_items
-            self._pool.submit(ticket, node.payload, deadline_s=seconds)
+            self._pool.submit(
+                ticket, node.payload, deadline_s=seconds, stall_s=self._config.stall_s
+            )
         if self._ready and not self._running and self._ready[0][0] > time.monotonic():
             time.sleep(min(_WAIT_S, self._ready[0][0] - time.monotonic()))
 

@@ -14,10 +14,10 @@ from typing import Any, Literal, Self
 import numpy as np
 import pyarrow as pa
 
-from engine.decode import ImageRejectedError, UprightImage
+from engine.decode import UprightImage
 from engine.ingest_config import ImagePolicy
 from engine.mask_rows import MaskRow, absent_row, pending_row
-from engine.place_boxes import Placement, place
+from engine.place_boxes import Placements
 from engine.shard_tables import ShardTables, Twin
 from engine.task import Progress
 from manifests import schemas
@@ -163,14 +163,9 @@ def _new_rows(
     twins = _twins(old[schemas.BOXES])
     for image_row, entry in enumerate(old[schemas.IMAGE_INDEX].to_pylist()):
         if row := plan.get(entry["image_id"]):
-            try:
-                placement = _placement(entry, row, payload)
-            except ImageRejectedError as error:
-                tables.fail_boxes(row, error)
-                continue
             tables.add_boxes(
                 row,
-                placement,
+                _placements(entry, payload),
                 image_row=image_row,
                 known_ids=known_ids,
                 known_twins=twins.get(image_row, frozenset()),
@@ -187,7 +182,7 @@ def _twins(boxes: pa.Table) -> dict[int, frozenset[Twin]]:
     return {image_row: frozenset(keys) for image_row, keys in found.items()}
 
 
-def _placement(entry: Row, row: Row, payload: ExtendPayload) -> Placement:
+def _placements(entry: Row, payload: ExtendPayload) -> Placements:
     """As for a fresh image; its pixels are not needed, only the sizes the index recorded."""
     size_hw = (entry["height"], entry["width"])
     exif = [name for name in entry["transforms"] if name.startswith("exif_")]
@@ -197,11 +192,7 @@ def _placement(entry: Row, row: Row, payload: ExtendPayload) -> Placement:
         rgb=np.broadcast_to(np.uint8(0), (*size_hw, 3)), data=b"", format=entry["format"],
         transforms=(), orientation=orientation, raw_size_hw=(raw_hw[0], raw_hw[1]),
     )  # fmt: skip
-    declared = (row["height"], row["width"])
-    return place(
-        sized, declared_hw=None if None in declared else declared,
-        box_unit=payload.box_unit, policy=payload.policy,
-    )  # fmt: skip
+    return Placements(sized, box_unit=payload.box_unit, policy=payload.policy)
 
 
 def _with_origins(index: pa.Table, plan: Mapping[str, Row]) -> pa.Table:

@@ -38,6 +38,10 @@ def is_safe_name(file_name: str) -> bool:
     )
 
 
+MAX_FILE_BYTES = 512 * 2**20
+"""More is no photo; several are in memory at a time."""
+
+
 @dataclass(frozen=True, slots=True)
 class ImageRoot:
     """Attributes: url: a folder, made absolute since workers may stand elsewhere, or a URL."""
@@ -78,10 +82,18 @@ class ImageRoot:
             real_root = os.path.realpath(root)
             if os.path.commonpath([real_root, os.path.realpath(path)]) != real_root:
                 raise UnsafeNameError(f"{file_name!r} is a link out of the image root")
-            if not stat.S_ISREG(os.stat(path).st_mode):
+            status = os.stat(path)
+            if not stat.S_ISREG(status.st_mode):
                 raise OSError(f"{file_name!r} is not a regular file")
+            if status.st_size > MAX_FILE_BYTES:
+                raise OSError(f"{file_name!r} has {status.st_size} bytes, over {MAX_FILE_BYTES}")
             return Path(path).read_bytes()
-        return bytes(filesystem.cat_file(path))
+        if "s3" not in filesystem.protocol:
+            return bytes(filesystem.cat_file(path))
+        data = bytes(filesystem.cat_file(path, start=0, end=MAX_FILE_BYTES + 1))
+        if len(data) > MAX_FILE_BYTES:
+            raise OSError(f"{file_name!r} has over {MAX_FILE_BYTES} bytes")
+        return data
 
     def stamp(self, file_name: str) -> str | None:
         """Size and time of change of a local file; None where that would cost a request each."""

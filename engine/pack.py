@@ -17,7 +17,7 @@ from engine.decode import EXTENSIONS, ImageRejectedError, UprightImage, read_upr
 from engine.image_root import ImageRoot, UnsafeNameError
 from engine.ingest_config import ImagePolicy
 from engine.measure import PhotoMeasures, measure
-from engine.place_boxes import Placement, place
+from engine.place_boxes import Placements
 from engine.shard_tables import ShardTables
 from engine.task import Progress
 from manifests import schemas
@@ -82,7 +82,7 @@ class _Photo:
 
     upright: UprightImage
     measures: PhotoMeasures
-    placement: Placement
+    placements: Placements
 
 
 class PackWorker:
@@ -118,7 +118,7 @@ class PackWorker:
                         extension=EXTENSIONS[photo.upright.format],
                     )  # fmt: skip
                     tables.add_image(row, photo.upright, photo.measures, offset)
-                    tables.add_boxes(row, photo.placement, image_row=tables.num_images - 1)
+                    tables.add_boxes(row, photo.placements, image_row=tables.num_images - 1)
                     self._progress = Progress(num_images=self._progress.num_images + 1)
             cells = self._store_cells(path, tables) if payload.stop is None else ()
         rejects = tables.rejects()
@@ -170,14 +170,13 @@ def _read_photo(payload: PackPayload, row: Row, failure: str) -> _Photo:
     if content_id(data) != row["image_id"]:
         raise ImageRejectedError("changed_during_ingest", "its bytes are not those of the plan")
     upright = read_upright(data, max_pixels=payload.policy.max_pixels)
-    declared = (row["height"], row["width"])
-    placement = place(
-        upright,
-        declared_hw=None if None in declared else declared,
-        box_unit=payload.box_unit,
-        policy=payload.policy,
-    )
-    return _Photo(upright=upright, measures=measure(upright.rgb), placement=placement)
+    placements = Placements(upright, box_unit=payload.box_unit, policy=payload.policy)
+    found = [placements.of(declared) for declared in (row, *row["annotations"])]
+    if isinstance(found[0], ImageRejectedError) and all(
+        isinstance(placement, ImageRejectedError) for placement in found
+    ):
+        raise found[0]  # no entry that declares this picture has its size right
+    return _Photo(upright=upright, measures=measure(upright.rgb), placements=placements)
 
 
 def _settled(position: int, future: Future[_Photo]) -> tuple[int, _Photo | ImageRejectedError]:

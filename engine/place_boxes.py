@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from functools import partial
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +38,35 @@ class Placement:
     def frame_hw(self) -> tuple[int, int]:
         """Size of the pixel grid that the scaled coordinates are in."""
         return self.size_hw if self.orientation == 1 else self.raw_size_hw
+
+
+class Placements:
+    """The placements of one image, by the size that an image entry of the source declares.
+
+    Equal pictures are one image here, but each entry's boxes stay in the grid that it declares.
+    """
+
+    def __init__(
+        self,
+        image: UprightImage,
+        *,
+        box_unit: Literal["pixel", "relative"],
+        policy: ImagePolicy,
+    ) -> None:
+        self._place = partial(place, image, box_unit=box_unit, policy=policy)
+        self._known: dict[tuple[int | None, int | None], Placement | ImageRejectedError] = {}
+
+    def of(self, declared: Mapping[str, Any]) -> Placement | ImageRejectedError:
+        """The placement for a row with `height` and `width`, or why it has none."""
+        size = declared["height"], declared["width"]
+        if size not in self._known:
+            height, width = size
+            declared_hw = None if height is None or width is None else (height, width)
+            try:
+                self._known[size] = self._place(declared_hw=declared_hw)
+            except ImageRejectedError as error:
+                self._known[size] = error
+        return self._known[size]
 
 
 def place(

@@ -25,6 +25,9 @@ PLANNED_ANNOTATION = pa.struct(
     [
         pa.field("source_image_id", pa.string()),
         pa.field("source_annotation_id", pa.string()),
+        # The size its own image entry declares: equal pictures may be declared differently.
+        pa.field("height", pa.int32()),
+        pa.field("width", pa.int32()),
         pa.field("category", pa.string()),
         pa.field("box_xyxy", pa.list_(pa.float64(), 4)),
         pa.field("is_crowd", pa.bool_()),
@@ -189,8 +192,9 @@ class IngestPlan:
                    p.not_exhaustive, p.negative, coalesce(a.annotations, []) AS annotations
             FROM planned p LEFT JOIN (
                 SELECT position, list(struct_pack(
-                    source_image_id, source_annotation_id, category, box_xyxy, is_crowd,
-                    is_group_of, flags, score, segmentation) ORDER BY entry) AS annotations
+                    source_image_id, source_annotation_id, height, width, category, box_xyxy,
+                    is_crowd, is_group_of, flags, score, segmentation) ORDER BY entry)
+                    AS annotations
                 FROM planned_annotations WHERE position BETWEEN $first AND $last GROUP BY position
             ) a USING (position)
             WHERE p.position BETWEEN $first AND $last ORDER BY p.position
@@ -299,15 +303,17 @@ class IngestPlan:
                 SELECT entry, source_image_id, source_annotation_id, source_category_id, defect,
                        segmentation IS NOT NULL AS has_segmentation,
                        CASE WHEN source_annotation_id IS NULL THEN 1 ELSE row_number() OVER (
-                           PARTITION BY source_annotation_id ORDER BY entry) END AS nth
+                           PARTITION BY source_annotation_id, defect IS NULL ORDER BY entry
+                       ) END AS nth
                 FROM annotations
             ), images_by_id AS (
                 SELECT source_image_id, any_value(failure) AS image_failure,
-                       any_value(canon) AS canon
+                       any_value(canon) AS canon, any_value(height) AS height,
+                       any_value(width) AS width
                 FROM fate WHERE nth = 1 GROUP BY source_image_id
             )
             SELECT a.entry, a.source_image_id, a.source_annotation_id,
-                   coalesce(n.name, '') AS category, i.canon,
+                   coalesce(n.name, '') AS category, i.canon, i.height, i.width,
                    a.has_segmentation,
                    CASE WHEN a.defect IS NOT NULL THEN 'failed'
                         WHEN n.name IS NULL OR i.source_image_id IS NULL OR a.nth > 1
@@ -326,8 +332,9 @@ class IngestPlan:
             LEFT JOIN names n ON n.id = a.source_category_id
             LEFT JOIN images_by_id i USING (source_image_id);
             CREATE TABLE planned_annotations AS
-            SELECT p.position, a.entry, a.source_image_id, a.source_annotation_id, f.category,
-                   a.box_xyxy, a.is_crowd, a.is_group_of, a.flags, a.score, a.segmentation
+            SELECT p.position, a.entry, a.source_image_id, a.source_annotation_id, f.height,
+                   f.width, f.category, a.box_xyxy, a.is_crowd, a.is_group_of, a.flags, a.score,
+                   a.segmentation
             FROM annotations a JOIN annotation_fate f USING (entry)
             JOIN planned p ON p.entry = f.canon
             WHERE f.outcome = 'planned' ORDER BY p.position, a.entry

@@ -53,8 +53,11 @@ class WorkerPool(Protocol):
         """How many `submit` calls can be made now; more may be possible after a `wait`."""
         ...
 
-    def submit(self, ticket: int, payload: Payload, *, deadline_s: float) -> None:
-        """Starts one attempt; `ticket` comes back in its Outcome."""
+    def submit(self, ticket: int, payload: Payload, *, deadline_s: float, stall_s: float) -> None:
+        """Starts one attempt; `ticket` comes back in its Outcome.
+
+        It is given up after `deadline_s`, or after `stall_s` without any progress.
+        """
         ...
 
     def wait(self, timeout_s: float) -> list[Outcome]:
@@ -82,7 +85,7 @@ class InlinePool:
     def num_free(self) -> int:
         return 0 if self._done else 1
 
-    def submit(self, ticket: int, payload: Payload, *, deadline_s: float) -> None:
+    def submit(self, ticket: int, payload: Payload, *, deadline_s: float, stall_s: float) -> None:
         """Does the work now; the outcome waits for `wait`."""
         try:
             if self._worker is None:
@@ -146,6 +149,8 @@ class _Actor:
     deadline: float = 0.0
     asked: Any = None
     progress: Progress = field(default_factory=Progress)
+    stall_s: float = 0.0
+    moved: float = 0.0
 
     @property
     def is_idle(self) -> bool:
@@ -180,13 +185,13 @@ class RayPool:
     def num_free(self) -> int:
         return sum(actor.is_idle for actor in self._actors)
 
-    def submit(self, ticket: int, payload: Payload, *, deadline_s: float) -> None:
+    def submit(self, ticket: int, payload: Payload, *, deadline_s: float, stall_s: float) -> None:
         """Gives work to an idle actor; see `num_free`."""
         actor = next(actor for actor in self._actors if actor.is_idle)
         actor.ticket = ticket
         actor.running = actor.handle.run.remote(payload)
         actor.deadline = time.monotonic() + deadline_s
-        actor.progress = Progress()
+        actor.progress, actor.stall_s, actor.moved = Progress(), stall_s, time.monotonic()
 
     def wait(self, timeout_s: float) -> list[Outcome]:
         """See WorkerPool. Also where actors are started and, when they die, started again.
@@ -274,7 +279,9 @@ class RayPool:
         """A task past its deadline: its actor is killed, because nothing else surely stops it."""
         ticket = actor.ticket
         self._discard(actor)
-        failure = TaskFailure(reason="deadline_exceeded", detail="the task overran its deadline")
+        failure = TaskFailure(
+            reason="deadline_exceeded", detail="the task overran its deadline or made no progress"
+        )
         return Outcome(ticket=-1 if ticket is None else ticket, failure=failure)
 
     def _discard(self, actor: _Actor) -> None:
@@ -295,8 +302,8 @@ class RayPool:
         if ready:
             answer = self._get(actor.asked)
             actor.asked = None
-            if isinstance(answer, Progress):
-                actor.progress = answer
+            if isinstance(answer, Progress) and answer != actor.progress:
+                actor.progress, actor.moved = answer, time.monotonic()
 
 
 def _root_cause(error: Exception) -> str:
@@ -306,7 +313,9 @@ def _root_cause(error: Exception) -> str:
 
 
 def _is_overdue(actor: _Actor) -> bool:
-    return actor.running is not None and time.monotonic() > actor.deadline
+    now = time.monotonic()
+    is_stalled = now > actor.moved + actor.stall_s
+    return actor.running is not None and (now > actor.deadline or is_stalled)
 
 
 @contextmanager

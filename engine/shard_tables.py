@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,7 +15,7 @@ from engine.decode import ImageRejectedError, UprightImage
 from engine.ingest_config import ImagePolicy
 from engine.mask_rows import MaskRow, absent_row, mask_row
 from engine.measure import PhotoMeasures
-from engine.place_boxes import Placement, place_boxes, place_mask, refuse_box
+from engine.place_boxes import Placement, Placements, place_boxes, place_mask, refuse_box
 from manifests import boxes, rle, schemas
 from manifests.cells import write_cell
 from manifests.digest import content_id
@@ -27,6 +28,8 @@ from manifests.store import Store
 Row = dict[str, Any]  # Any: one value of each column of a table
 Twin = tuple[str, bytes]
 """A category and a clipped box; a second one on the same image is the same label twice."""
+
+_NO_BOX = (np.nan,) * 4
 
 
 class ShardTables:
@@ -90,17 +93,13 @@ class ShardTables:
 
     def fail_boxes(self, row: Row, error: ImageRejectedError) -> None:
         """All boxes and human masks of an image, lost with it."""
-        reason = f"image_{error.reason.removeprefix('image_')}"
         for annotation in row["annotations"]:
-            self.counter.add_failed(schemas.BOXES, annotation["category"], reason=reason)
-            self._reject(schemas.BOXES, "failed", reason, None, row, annotation)
-            if annotation["segmentation"] is not None:
-                self.counter.add_failed(schemas.MASKS_HUMAN, annotation["category"], reason=reason)
+            self._fail_box(row, annotation, error)
 
     def add_boxes(
         self,
         row: Row,
-        placement: Placement,
+        placements: Placements,
         *,
         image_row: int,
         known_ids: frozenset[str] = frozenset(),
@@ -110,21 +109,20 @@ class ShardTables:
 
         Args:
             row: a row of PLAN.
-            placement: where the boxes lie.
+            placements: where its boxes lie.
             image_row: the image's row in image_index.
             known_ids, known_twins: annotation ids, and (category, box) pairs of this image, that
                 the dataset has already.
         """
         seen = set(known_twins)
-        nothing = [np.nan] * 4
-        source_xyxy = np.array(
-            [annotation["box_xyxy"] or nothing for annotation in row["annotations"]], np.float64
-        )
-        for annotation, box in zip(
-            row["annotations"], place_boxes(source_xyxy, placement), strict=True
-        ):
-            annotation_id = self._annotation_id(annotation)
+        for annotation in row["annotations"]:
+            placement = placements.of(annotation)
+            if isinstance(placement, ImageRejectedError):
+                self._fail_box(row, annotation, placement)
+                continue
+            [box] = place_boxes(np.array(annotation["box_xyxy"] or _NO_BOX), placement)
             clipped = boxes.clip(box, size_hw=placement.size_hw)
+            annotation_id = self._annotation_id(row, annotation)
             twin = (annotation["category"], clipped.tobytes())
             reason = refuse_box(
                 box, size_hw=placement.size_hw, min_side_px=self._policy.min_box_side_px
@@ -211,13 +209,23 @@ class ShardTables:
             "is_crowd": annotation["is_crowd"],
             "is_group_of": annotation["is_group_of"],
             "flags": [*(annotation["flags"] or []), *(["clipped"] if is_cut else [])],
-            "score": annotation["score"],
+            "score": _finite_or_none(annotation["score"]),
             "source": self._source,
             "source_annotation_id": annotation["source_annotation_id"],
         }
 
-    def _annotation_id(self, annotation: Row) -> str:
-        """From source, source id and box; where the source has no ids, its image and category."""
+    def _fail_box(self, row: Row, annotation: Row, error: ImageRejectedError) -> None:
+        reason = f"image_{error.reason.removeprefix('image_')}"
+        self.counter.add_failed(schemas.BOXES, annotation["category"], reason=reason)
+        self._reject(schemas.BOXES, "failed", reason, None, row, annotation)
+        if annotation["segmentation"] is not None:
+            self.counter.add_failed(schemas.MASKS_HUMAN, annotation["category"], reason=reason)
+
+    def _annotation_id(self, row: Row, annotation: Row) -> str:
+        """From image, source, source id and box; without a source id, its image and category.
+
+        The image is part of it, so that two datasets under one name cannot collide.
+        """
         own = annotation["source_annotation_id"]
         named = (
             ("id", own)
@@ -225,7 +233,7 @@ class ShardTables:
             else ("at", annotation["source_image_id"], annotation["category"])
         )
         box = np.array(annotation["box_xyxy"] or [], dtype="<f8").tobytes()
-        return content_id(self._source, *named, box)
+        return content_id(row["image_id"], self._source, *named, box)
 
     def _reject(
         self,
@@ -249,3 +257,7 @@ class ShardTables:
                 "category": annotation and annotation["category"],
             }
         )
+
+
+def _finite_or_none(score: float | None) -> float | None:
+    return score if score is not None and math.isfinite(score) else None

@@ -215,6 +215,11 @@ def test_ray_survives_dead_and_hanging_workers(store: Store, ray_pool: WorkerPoo
     ]
 
 
+def test_ray_gives_up_a_task_without_progress(store: Store, ray_pool: WorkerPool) -> None:
+    patient = replace(IMPATIENT, deadline_s=500.0, stall_s=2.0, max_attempts=1)
+    assert run(store, ray_pool, "hang", config=patient) == ["failed deadline_exceeded"]
+
+
 def test_ray_says_why_no_worker_starts(store: Store, tmp_path: Path) -> None:
     from ray import cloudpickle
 

@@ -304,6 +304,33 @@ def test_one_picture_under_two_names_is_one_image_with_both_origins(
     assert ledger(dataset, "boxes") == {"inputs": 3, "kept": 2, "duplicate_box": 1}
 
 
+def test_equal_pictures_keep_the_grid_that_each_entry_declares(
+    photos: Any, ingested: Ingest, make_jpeg: Any, make_image: Any
+) -> None:
+    """One rotated photo three times: boxes upright, in the raw grid, and of an impossible size."""
+    exif = Image.Exif()
+    exif[0x0112] = 6  # raw 60 x 80 becomes upright 80 x 60
+    content = make_jpeg(make_image(1), exif=exif)
+    photos.add("a.jpg", [10, 20, 5, 6], content=content, size_hw=None)
+    photos.add("b.jpg", [10, 20, 5, 6], content=content, size_hw=(60, 80))
+    photos.add("c.jpg", [1, 1, 5, 6], content=content, size_hw=(999, 10))
+    dataset = ingested(photos)
+    boxes = [box["box_xyxy"] for box in rows(dataset, "boxes")]
+    assert boxes == [[10, 20, 15, 26], [60 - 26, 10, 60 - 20, 15]]
+    assert ledger(dataset, "boxes") == {"inputs": 3, "kept": 2, "image_size_mismatch": 1}
+    assert ledger(dataset, "images") == {"inputs": 3, "kept": 1, "duplicate_image": 2}
+
+
+def test_two_datasets_of_one_name_share_no_ids(
+    photos: Any, more_photos: Any, ingested: Ingest, make_jpeg: Any, make_image: Any
+) -> None:
+    photos.add("a.jpg", [1, 1, 20, 20])
+    more_photos.add("a.jpg", [1, 1, 20, 20], content=make_jpeg(make_image(77)))
+    ingested(photos, "coco")
+    ids = [box["annotation_id"] for box in rows(ingested(more_photos, "coco"), "boxes")]
+    assert len(set(ids)) == 2
+
+
 def test_the_same_picture_from_two_sources_is_one_image(
     photos: Any, more_photos: Any, ingested: Ingest, make_jpeg: Any, make_image: Any
 ) -> None:
