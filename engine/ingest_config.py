@@ -22,9 +22,9 @@ class ImagePolicy:
     Attributes:
         max_pixels: a larger image is failed before it is decoded (a decompression bomb).
         min_side_px: shorter sides are quarantined as `too_small`.
-        min_sharpness: see `engine.measure`; less is quarantined as `blurry`. The default is below
-            every usable photo of the development sets and above all of them blurred by a Gaussian
-            of 1/128 of the long side; see docs/ingest.md.
+        min_sharpness: see `engine.measure`; less is quarantined as `blurry`. The default is
+            below every photo measured of the development sets, and about where a Gaussian blur of
+            8 px at a long side of 1,024 brings the middle one; see docs/ingest.md.
         max_dark_fraction, max_bright_fraction: more is quarantined as `too_dark`, `overexposed`.
         exif_frame: which pixel grid the boxes of a rotated photo are in: `upright` (as browsers
             show it), `raw` (as stored in the file), or `auto`: the one whose size the source
