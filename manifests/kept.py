@@ -22,6 +22,7 @@ from manifests.kept_masks import KEPT_MASK_FIELDS, Choice, aligned_table, gather
 from manifests.schemas import (
     ABSENT,
     BOXES,
+    BOXES_SCHEMA,
     IMAGE_INDEX,
     IMAGE_INDEX_SCHEMA,
     MASKS_HUMAN,
@@ -41,17 +42,11 @@ KEPT_IMAGES_SCHEMA = IMAGE_INDEX_SCHEMA.append(
 
 KEPT_SCHEMA = pa.schema(
     [
-        pa.field("annotation_id", pa.string(), nullable=False),
-        pa.field("image_id", pa.string(), nullable=False),
-        pa.field("image_row", pa.int32(), nullable=False),
-        pa.field("category", pa.string(), nullable=False),
-        pa.field("box_xyxy", pa.list_(pa.float32(), 4), nullable=False),
-        pa.field("is_crowd", pa.bool_(), nullable=False),
-        pa.field("is_group_of", pa.bool_(), nullable=False),
-        pa.field("flags", pa.list_(pa.string()), nullable=False),
-        pa.field("box_score", pa.float32()),
-        pa.field("source", pa.string(), nullable=False),
-        pa.field("source_annotation_id", pa.string()),
+        # The columns of `boxes`, whose score must not be mistaken for the mask's.
+        *(
+            entry.with_name("box_score") if entry.name == "score" else entry
+            for entry in BOXES_SCHEMA
+        ),
         pa.field("height", pa.int32(), nullable=False),
         pa.field("width", pa.int32(), nullable=False),
         # Whose mask it is ("human" for the humans'); null: a crowd or group-of box without one.

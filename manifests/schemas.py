@@ -63,7 +63,7 @@ IMAGE_INDEX_SCHEMA = pa.schema(
 
 BOXES_SCHEMA = pa.schema(
     [
-        # 128-bit digest of source, source id and box, as hex.
+        # 128-bit digest of image, source, source id and box, as hex.
         pa.field("annotation_id", pa.string(), nullable=False),
         pa.field("image_id", pa.string(), nullable=False),
         # Row of the image in the shard's `image_index`; rows of one image are together.
