@@ -55,11 +55,25 @@ class Operation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CellChanges:
+    """How many cells of one layer a commit added, replaced and removed against its first parent."""
+
+    added: int = 0
+    replaced: int = 0
+    removed: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Commit:
     """One step of a dataset's history; its id is the SHA-256 of its canonical JSON.
 
-    `rejects` names a Parquet object with one row for every image and box that the operation did
-    not keep, or None if there was none.
+    Attributes:
+        rejects: names a Parquet object with one row for every image and box that the operation did
+            not keep, or None if there was none.
+        removed: names a Parquet object with REMOVED_SCHEMA: every image that was taken down in this
+            commit or before it; None if there is none. See manifests.removed.
+        changes: layer -> cells changed against the first parent, so that a log needs no manifest;
+            None in commits of older versions.
     """
 
     parents: tuple[str, ...]
@@ -71,6 +85,8 @@ class Commit:
     categories: tuple[Category, ...] = ()
     ledger: Ledger = Ledger()
     rejects: str | None = None
+    removed: str | None = None
+    changes: Mapping[str, CellChanges] | None = None
     format: int = FORMAT
 
     def save(self, store: Store) -> str:

@@ -5,6 +5,9 @@
 <store>/refs/heads/<branch>/<00000042>      append-only numbered log; the highest number is the head
 <store>/refs/tags/<tag>/<00000001>
 <store>/results/<2 hex>/<work key>          "this work is done, and here is its object"
+<store>/gc/sweep                            a `gc` is deleting: writers wait; see manifests.pins
+<store>/gc/pins/<nonce>                     "this commit is about to be published": `gc` keeps it
+<store>/quarantine/<sha256>                 damaged objects that `fsck` moved aside, and why
 <store>/probe/<nonce>                       left by `init` while it tests conditional writes
 """
 
@@ -17,6 +20,10 @@ from manifests.errors import RefError
 MARKER = "maskmill.json"
 HEADS = "refs/heads"
 TAGS = "refs/tags"
+PROBES = "probe"
+SWEEP = "gc/sweep"
+PINS = "gc/pins"
+QUARANTINE = "quarantine"
 REF_DIGITS = 8
 
 _REF_PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")

@@ -149,3 +149,18 @@ REJECTS_SCHEMA = pa.schema(
     ]
 )
 """One row for every image and box an ingest did not keep: `maskmill show REF --rejects`."""
+
+REMOVED_SCHEMA = pa.schema(
+    [
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("file_name", pa.string(), nullable=False),
+        pa.field("source", pa.string(), nullable=False),
+        # The shard that held the image, and the one with its other images; null: there were none.
+        pa.field("shard", pa.string(), nullable=False),
+        pa.field("successor", pa.string()),
+        pa.field("reason", pa.string(), nullable=False),
+        pa.field("author", pa.string(), nullable=False),
+        pa.field("time", pa.string(), nullable=False),
+    ]
+)
+"""One row for every image that was taken down; a commit's table holds its whole history's."""
