@@ -5,6 +5,7 @@
 <store>/refs/heads/<branch>/<00000042>      append-only numbered log; the highest number is the head
 <store>/refs/tags/<tag>/<00000001>
 <store>/results/<2 hex>/<work key>          "this work is done, and here is its object"
+<store>/scratch/<name>/<2 hex>/<work key>   the same for one command alone, which removes them
 <store>/gc/sweep                            a `gc` is deleting: writers wait; see manifests.pins
 <store>/gc/pins/<nonce>                     "this commit is about to be published": `gc` keeps it
 <store>/quarantine/<sha256>                 damaged objects that `fsck` moved aside, and why
@@ -24,6 +25,7 @@ PROBES = "probe"
 SWEEP = "gc/sweep"
 PINS = "gc/pins"
 QUARANTINE = "quarantine"
+SCRATCH = "scratch"
 REF_DIGITS = 8
 
 _REF_PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -37,11 +39,20 @@ def object_path(object_id: str) -> str:
     return f"objects/{object_id[:2]}/{object_id}"
 
 
-def result_path(work_key: str) -> str:
-    """Path of a result record; two hex digits of fan-out keep folders and prefixes small."""
+def result_path(work_key: str, scratch: str = "") -> str:
+    """Path of a result record; two hex digits of fan-out keep folders and prefixes small.
+
+    `scratch` names the records of one command, which nobody else finds; empty: everybody's.
+    """
     if not _HEX64.fullmatch(work_key):
         raise RefError(f"work key: expected 64 hex digits, got {work_key!r}")
-    return f"results/{work_key[:2]}/{work_key}"
+    folder = scratch_folder(scratch) if scratch else "results"
+    return f"{folder}/{work_key[:2]}/{work_key}"
+
+
+def scratch_folder(name: str) -> str:
+    """Folder of one command's own result records."""
+    return f"{SCRATCH}/{check_ref_name(name)}"
 
 
 def ref_entry_path(folder: str, name: str, number: int) -> str:

@@ -10,10 +10,10 @@ import msgspec
 
 from manifests import layout
 from manifests.digest import canonical_json, digest_of
-from manifests.errors import RefError
+from manifests.errors import ObjectMissingError, RefError
 from manifests.ledger import LedgerRow
 from manifests.manifest import Cell
-from manifests.store import NameTakenError, Store
+from manifests.store import NameTakenError, Store, explained
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +53,7 @@ def work_key(
 
 def find_result(store: Store, key: str) -> ResultRecord | None:
     """The record of finished work, if there is one and all that it names is still there."""
-    data = store.read_optional(layout.result_path(key))
+    data = store.read_optional(layout.result_path(key, store.scratch))
     if data is None:
         return None
     try:
@@ -74,12 +74,29 @@ def publish_result(store: Store, key: str, record: ResultRecord) -> ResultRecord
     """
     data = canonical_json(asdict(record))
     try:
-        store.create_if_absent(layout.result_path(key), data)
+        store.create_if_absent(layout.result_path(key, store.scratch), data)
     except NameTakenError:
         if winner := find_result(store, key):
             return winner
-        store.overwrite(layout.result_path(key), data)
+        store.overwrite(layout.result_path(key, store.scratch), data)
     return record
+
+
+def drop_scratch(store: Store) -> None:
+    """Removes the records that a store opened with `scratch` keeps apart, and nothing else.
+
+    The objects they name stay: those that no commit holds are `gc`'s business.
+
+    Raises:
+        RefError: the store was opened without `scratch`.
+        StoreError: it cannot be reached.
+    """
+    folder = layout.scratch_folder(store.scratch)
+    try:
+        with explained(store.url, store.protocol):
+            store.fs.rm(f"{store.root}/{folder}", recursive=True)
+    except ObjectMissingError:
+        return  # no work was finished
 
 
 def _is_complete(store: Store, record: ResultRecord) -> bool:

@@ -63,16 +63,18 @@ class StoredObject:
 class Store:
     """A store that exists. Cheap to open, safe to use from several threads."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, scratch: str = "") -> None:
         """Opens without any request; call `check_is_store` to see whether one is there.
 
         Args:
             url: a folder, or any fsspec URL such as `s3://bucket/prefix` or `memory://name`.
+            scratch: a name under which result records are kept apart: work is then done anew
+                although others have its result. Everything else is the same store.
 
         Raises:
             StoreError: the address names no place, or there is no driver for it.
         """
-        self.url = full_url(url)
+        self.url, self.scratch = full_url(url), scratch
         self.protocol = protocol_of(self.url)
         self._fs, self.root = open_file_system(self.url)
         self._process = os.getpid()
@@ -86,8 +88,8 @@ class Store:
             self._process = os.getpid()
         return self._fs
 
-    def __reduce__(self) -> tuple[type[Store], tuple[str]]:
-        return Store, (self.url,)
+    def __reduce__(self) -> tuple[type[Store], tuple[str, str]]:
+        return Store, (self.url, self.scratch)
 
     # -- whole store -----------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ def test_literal_paths() -> None:
     assert layout.MARKER == "maskmill.json"
     assert layout.object_path(_ID) == f"objects/ab/{_ID}"
     assert layout.result_path(_ID) == f"results/ab/{_ID}"
+    assert layout.result_path(_ID, "again-1") == f"scratch/again-1/ab/{_ID}"
     entry = layout.ref_entry_path(layout.HEADS, "team/x", 42)
     assert entry == "refs/heads/team/x/00000042"
     assert layout.ref_entry_path(layout.TAGS, "v1", 1) == "refs/tags/v1/00000001"
@@ -49,6 +50,12 @@ def test_no_ref_name_leaves_its_folder_or_looks_like_an_entry(name: str) -> None
     assert parts[:2] == ["refs", "heads"]
     assert not {"", ".", ".."} & set(parts)
     assert not any(part.isdigit() for part in parts[2:-1])
+
+
+@pytest.mark.parametrize("name", ["..", "a/../../objects", "/a", ".a"])
+def test_no_scratch_leaves_its_folder(name: str) -> None:
+    with pytest.raises(RefError, match="is not possible"):
+        layout.result_path(_ID, name)
 
 
 @given(st.text(max_size=70))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -11,8 +12,15 @@ import pytest
 
 from manifests import layout
 from manifests.cells import write_cell
+from manifests.errors import RefError
 from manifests.ledger import LedgerRow
-from manifests.results import ResultRecord, find_result, publish_result, work_key
+from manifests.results import (
+    ResultRecord,
+    drop_scratch,
+    find_result,
+    publish_result,
+    work_key,
+)
 from manifests.store import Store
 
 _WORK = {"operation": "label", "version": 1, "inputs": ["a", "b"], "config": {"x": 1}}
@@ -55,6 +63,33 @@ def test_published_is_found(store_url: str) -> None:
     assert publish_result(store, _KEY, record) == record
     assert find_result(store, _KEY) == record
     assert find_result(Store(store_url), _KEY) == record
+
+
+def test_scratch_records_are_kept_apart_and_dropped_alone(store_url: str) -> None:
+    store, apart = Store(store_url), Store(store_url, "again-1")
+    other = Store(store_url, "again-2")
+    theirs, ours = _record(store, 1), _record(store, 2)
+    publish_result(store, _KEY, theirs)
+    assert find_result(apart, _KEY) is None
+    assert publish_result(apart, _KEY, ours) == ours
+    publish_result(other, _KEY, theirs)
+    in_a_worker = pickle.loads(pickle.dumps(apart))  # noqa: S301
+    assert find_result(in_a_worker, _KEY) == ours
+    drop_scratch(apart)
+    drop_scratch(apart)
+    assert find_result(apart, _KEY) is None
+    assert find_result(store, _KEY) == find_result(other, _KEY) == theirs
+    left = store.fs.find(f"{store.root}/scratch")
+    assert [path.rsplit("/scratch/", 1)[1] for path in left] == [
+        layout.result_path(_KEY, "again-2").removeprefix("scratch/")
+    ]
+
+
+def test_everybodys_records_are_never_dropped(store: Store) -> None:
+    publish_result(store, _KEY, _record(store))
+    with pytest.raises(RefError, match="is not possible"):
+        drop_scratch(store)
+    assert find_result(store, _KEY)
 
 
 def test_first_of_two_workers_wins(store_url: str) -> None:
