@@ -25,6 +25,7 @@ Exit codes:
   6    a commit was refused: somebody else moved the branch first
   7    weights were not found, or have the wrong digest
   8    a job could not finish
+  9    a commit was made again and came out different
   130  stopped by Ctrl-C; the same command again goes on
   141  whoever read the output went away"""
 _BUG, _USAGE, _STOPPED, _PIPE_CLOSED = 1, 2, 130, 141

@@ -12,8 +12,9 @@ MaskmillError                     exit 1
 │   ├── CommitStateUnknownError            a timeout: it may or may not have happened
 │   └── LedgerImbalanceError               inputs != kept + dropped + failed
 ├── WeightsError                  exit 7   weights not found, or with the wrong digest
-└── JobError                      exit 8   a distributed job could not finish
-    └── JobInterruptedError       exit 130 Ctrl-C; run the same command again to go on
+├── JobError                      exit 8   a distributed job could not finish
+│   └── JobInterruptedError       exit 130 Ctrl-C; run the same command again to go on
+└── OutcomeDiffersError           exit 9   a commit was made again and came out different
 """
 
 from __future__ import annotations
@@ -116,3 +117,9 @@ class JobInterruptedError(JobError):
     """The job was stopped by a signal; what was finished is in the store."""
 
     exit_code = 130
+
+
+class OutcomeDiffersError(MaskmillError):
+    """A commit was made again, and its contents came out different."""
+
+    exit_code = 9
