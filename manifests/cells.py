@@ -6,7 +6,7 @@ import pyarrow as pa
 
 from manifests.errors import ObjectDamagedError
 from manifests.manifest import Cell
-from manifests.parquet import parquet_to_table, table_to_parquet
+from manifests.parquet import parquet_to_table, read_columns, table_to_parquet
 from manifests.store import Store
 
 
@@ -44,4 +44,29 @@ def read_table(store: Store, object_id: str, *, columns: list[str] | None = None
     except (pa.ArrowException, ValueError, OSError) as error:
         raise ObjectDamagedError(
             f"object {object_id[:12]} cannot be read as a table: {error}"
+        ) from error
+
+
+def read_cell(store: Store, cell: Cell, *, columns: list[str] | None = None) -> pa.Table:
+    """A cell's rows. Some columns cost little more than their own bytes.
+
+    Raises:
+        ObjectMissingError, ObjectDamagedError: it is not there, or not what its manifest says.
+    """
+    if columns is not None:
+        table = _read_some(store, cell, columns)
+        if table is not None:
+            return table
+    return read_table(store, cell.object_id, columns=columns)
+
+
+def _read_some(store: Store, cell: Cell, columns: list[str]) -> pa.Table | None:
+    def read_range(start: int, num_bytes: int) -> bytes:
+        return store.read_range(cell.object_id, start=start, num_bytes=num_bytes)
+
+    try:
+        return read_columns(read_range, cell.num_bytes, columns=columns)
+    except (pa.ArrowException, ValueError, OSError) as error:
+        raise ObjectDamagedError(
+            f"object {cell.object_id[:12]} cannot be read as a table: {error}"
         ) from error

@@ -17,6 +17,7 @@ from manifests.ledger import Ledger
 from manifests.store import Store
 
 FORMAT = 1
+_LATER_FIELDS = ("removed", "changes")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +97,11 @@ class Commit:
             LedgerImbalanceError: the ledger does not balance; nothing is stored.
         """
         self.ledger.check()
-        return store.put_bytes(canonical_json(asdict(self))).object_id
+        values = asdict(self)
+        for name in _LATER_FIELDS:  # a commit without them has the bytes it always had
+            if values[name] is None:
+                del values[name]
+        return store.put_bytes(canonical_json(values)).object_id
 
     @staticmethod
     def load(store: Store, commit_id: str) -> Commit:

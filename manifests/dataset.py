@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from manifests.cells import read_table
+from manifests.cells import read_cell
 from manifests.commit import Category, Commit, Operation, default_author, now
 from manifests.digest import canonical_json, sha256_hex
 from manifests.errors import NothingToCommitError, ObjectDamagedError, RefError
@@ -50,7 +50,7 @@ class Dataset:
             ObjectDamagedError: the cell does not have the rows its manifest says.
         """
         cell = self.cell(shard, layer)
-        table = read_table(self.store, cell.object_id, columns=columns)
+        table = read_cell(self.store, cell, columns=columns)
         if table.num_rows != cell.num_rows:
             raise ObjectDamagedError(
                 f"cell {shard[:12]} of {layer}: expected {cell.num_rows} rows, found "
