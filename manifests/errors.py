@@ -9,6 +9,7 @@ MaskmillError                     exit 1
 ├── RefError                      exit 5   a ref that does not exist, exists, or has a bad name
 ├── CommitError                   exit 6   a commit was refused
 │   ├── CommitConflictError                somebody else moved the branch first
+│   ├── MergeConflictError                 both sides changed the same cells
 │   ├── CommitStateUnknownError            a timeout: it may or may not have happened
 │   └── LedgerImbalanceError               inputs != kept + dropped + failed
 ├── WeightsError                  exit 7   weights not found, or with the wrong digest
@@ -19,6 +20,7 @@ MaskmillError                     exit 1
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 
@@ -87,10 +89,18 @@ class CommitConflictError(CommitError):
     def __init__(self, *, branch: str, expected: str | None, found: str) -> None:
         was = expected[:12] if expected else "no commit"
         super().__init__(
-            f"branch '{branch}' moved: expected {was}, found {found[:12]}; "
+            f"branch '{branch}' moved: expected {was}, found {found[:12] or 'it deleted'}; "
             f"run 'maskmill log --ref {branch}' and repeat the command"
         )
         self.branch, self.expected, self.found = branch, expected, found
+
+
+class MergeConflictError(CommitError):
+    """Both sides changed the same cells differently; `conflicts` are listed cell by cell."""
+
+    def __init__(self, message: str, *, conflicts: Sequence[object]) -> None:
+        super().__init__(message)
+        self.conflicts = conflicts
 
 
 class CommitStateUnknownError(CommitError):

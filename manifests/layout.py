@@ -3,11 +3,14 @@
 <store>/maskmill.json                       format marker, written by `init`
 <store>/objects/<2 hex>/<sha256>            immutable, content-addressed
 <store>/refs/heads/<branch>/<00000042>      append-only numbered log; the highest number is the head
+<store>/refs/heads/<branch>/.newest         a hint: a number that its log had reached, once
 <store>/refs/tags/<tag>/<00000001>
 <store>/results/<2 hex>/<work key>          "this work is done, and here is its object"
 <store>/scratch/<name>/<2 hex>/<work key>   the same for one command alone, which removes them
 <store>/gc/sweep                            a `gc` is deleting: writers wait; see manifests.pins
 <store>/gc/pins/<nonce>                     "this commit is about to be published": `gc` keeps it
+<store>/clone/source                        what this store is a clone of, written before all else
+<store>/clone/finished                      the clone is complete
 <store>/quarantine/<sha256>                 damaged objects that `fsck` moved aside, and why
 <store>/probe/<nonce>                       left by `init` while it tests conditional writes
 """
@@ -24,6 +27,8 @@ TAGS = "refs/tags"
 PROBES = "probe"
 SWEEP = "gc/sweep"
 PINS = "gc/pins"
+CLONE = "clone/source"
+CLONE_FINISHED = "clone/finished"
 QUARANTINE = "quarantine"
 SCRATCH = "scratch"
 REF_DIGITS = 8
@@ -58,6 +63,11 @@ def scratch_folder(name: str) -> str:
 def ref_entry_path(folder: str, name: str, number: int) -> str:
     """Path of one entry of a ref's log; `folder` is HEADS or TAGS."""
     return f"{folder}/{check_ref_name(name)}/{number:0{REF_DIGITS}d}"
+
+
+def newest_hint_path(folder: str, name: str) -> str:
+    """Path of the hint that saves listing a long log; `folder` is HEADS or TAGS."""
+    return f"{folder}/{check_ref_name(name)}/.newest"
 
 
 def check_ref_name(name: str) -> str:

@@ -80,6 +80,11 @@ class Manifest:
         """The cell, or None."""
         return self._cells.get(shard, {}).get(layer)
 
+    def of_shard(self, shard: str) -> tuple[Cell, ...]:
+        """A shard's cells, by layer; none if there is no such shard."""
+        layers = self._cells.get(shard, {})
+        return tuple(layers[layer] for layer in sorted(layers))
+
     def of_layer(self, layer: str) -> tuple[Cell, ...]:
         """A layer's cells in the order of shards."""
         return tuple(layers[layer] for layers in self._cells.values() if layer in layers)

@@ -6,10 +6,13 @@ so a reader sees the old head or the new one.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import re
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import msgspec
 
@@ -21,14 +24,21 @@ from manifests.errors import (
     CommitStateUnknownError,
     ObjectDamagedError,
     RefError,
+    StoreError,
 )
 from manifests.store import NameTakenError, Store, WriteStateUnknownError
 
 _ANCESTOR = re.compile(r"(?P<base>.+?)~(?P<steps>[0-9]{1,9})")
+_MOVES_AGO = re.compile(r"(?P<branch>[^@]+)@\{(?P<moves>[0-9]{1,8})\}")
 _ENTRY_NUMBER = re.compile(rf"[0-9]{{{layout.REF_DIGITS}}}")
 _FULL_ID = re.compile(r"[0-9a-f]{64}")
 _SHORTEST_ID = 6
 _LONGEST_TEXT = 300
+# Entries looked for beyond the hint one by one; a hint further behind than that is not used.
+_HINT_REACH = 64
+_THREADS = 16
+_DELETED = ""
+"""The commit of an entry that ends a branch; its log goes on if the branch is made again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,12 +68,21 @@ class Refs:
 
     def head(self, branch: str) -> RefEntry | None:
         """The newest entry of a branch, or None if there is no such branch."""
-        return self._newest(layout.HEADS, branch)
+        entry = self._newest(layout.HEADS, branch)
+        return entry if entry and entry.commit != _DELETED else None
 
     def history(self, branch: str) -> list[RefEntry]:
-        """A branch's own log, oldest first: every commit it has ever pointed to."""
+        """A branch's own log, oldest first: every commit it has ever pointed to.
+
+        An entry whose `commit` is "" says that the branch was deleted then.
+        """
         numbers = self._numbers(layout.HEADS, branch)
-        return [self._read(layout.HEADS, branch, number) for number in numbers]
+        with ThreadPoolExecutor(_THREADS) as threads:
+            return list(threads.map(partial(self._read, layout.HEADS, branch), numbers))
+
+    def logs(self) -> dict[str, list[RefEntry]]:
+        """Every branch that there is or ever was -> its log."""
+        return {name: self.history(name) for name in sorted(self._names(layout.HEADS, ""))}
 
     def advance(self, branch: str, *, expected: RefEntry | None, commit: str, reason: str) -> None:
         """Moves a branch from the entry its writer started from to a new commit.
@@ -81,12 +100,30 @@ class Refs:
                 expected=expected.commit if expected else None,
                 found=_parse(error.found, branch).commit,
             ) from error
+        # Only a hint: the branch has moved, whether this is written or not.
+        with contextlib.suppress(StoreError):
+            key = layout.newest_hint_path(layout.HEADS, branch)
+            self.store.overwrite(key, str(number).encode())
 
     def create_branch(self, branch: str, commit: str) -> None:
         """Starts a branch. Raises RefError if it exists."""
-        if self.head(branch):
+        last = self._newest(layout.HEADS, branch)
+        if last and last.commit != _DELETED:
             raise RefError(f"branch '{branch}' exists already; choose another name")
-        self.advance(branch, expected=None, commit=commit, reason="branch")
+        self.advance(branch, expected=last, commit=commit, reason="branch")
+
+    def delete_branch(self, branch: str) -> RefEntry:
+        """Ends a branch with a last entry of its log; returns what its head was.
+
+        Raises:
+            RefError: there is no such branch.
+            CommitConflictError: somebody moved it meanwhile.
+        """
+        entry = self.head(branch)
+        if entry is None:
+            raise RefError(self._unknown(branch))
+        self.advance(branch, expected=entry, commit=_DELETED, reason="delete")
+        return entry
 
     def create_tag(self, tag: str, commit: str) -> None:
         """Names a commit for ever. Raises RefError if the tag exists."""
@@ -102,6 +139,8 @@ class Refs:
     def resolve(self, text: str) -> str:
         """The commit id that a branch, a tag, an id or its beginning, or any of them `~n` means.
 
+        `branch@{n}` is where a branch was n moves ago, by its own log.
+
         Raises:
             RefError: nothing has that name (the message names the nearest), or an id's beginning
                 fits several objects.
@@ -110,11 +149,13 @@ class Refs:
             raise RefError(f"a ref of {len(text)} characters is not possible; see 'maskmill log'")
         if match := _ANCESTOR.fullmatch(text):
             return self._ancestor(self.resolve(match["base"]), int(match["steps"]), text)
+        if (match := _MOVES_AGO.fullmatch(text)) and _looks_like_name(match["branch"]):
+            return self._moves_ago(match["branch"], int(match["moves"]), text)
         if _FULL_ID.fullmatch(text) and self.store.object_size(text) is not None:
             return text
         if _looks_like_name(text):
             for folder in (layout.HEADS, layout.TAGS):
-                if entry := self._newest(folder, text):
+                if (entry := self._newest(folder, text)) and entry.commit != _DELETED:
                     return entry.commit
         if found := self._by_prefix(text):
             return found
@@ -147,6 +188,19 @@ class Refs:
             commit_id = parents[0]
         return commit_id
 
+    def _moves_ago(self, branch: str, moves: int, text: str) -> str:
+        last = self._newest(layout.HEADS, branch)
+        if last is None:
+            raise RefError(self._unknown(branch))
+        if moves >= last.number:
+            raise RefError(f"'{text}': the log of '{branch}' has only {last.number} entries")
+        entry = self._read(layout.HEADS, branch, last.number - moves)
+        if entry.commit == _DELETED:
+            raise RefError(
+                f"'{text}': branch '{branch}' was deleted then; go one move further back"
+            )
+        return entry.commit
+
     def _unknown(self, text: str) -> str:
         names = [*self.branches(), *self.tags()]
         near = difflib.get_close_matches(text, names, n=1, cutoff=0.0)
@@ -167,7 +221,11 @@ class Refs:
     def _all(self, folder: str) -> dict[str, str]:
         names = sorted(self._names(folder, ""))
         entries = {name: self._newest(folder, name) for name in names}
-        return {name: entry.commit for name, entry in entries.items() if entry}
+        return {
+            name: entry.commit
+            for name, entry in entries.items()
+            if entry and entry.commit != _DELETED
+        }
 
     def _names(self, folder: str, prefix: str) -> list[str]:
         """Ref names may contain '/', so folders are walked until they hold numbers."""
@@ -183,8 +241,28 @@ class Refs:
         return [int(entry) for entry in self.store.list_names(path) if _is_number(entry)]
 
     def _newest(self, folder: str, name: str) -> RefEntry | None:
+        """The last entry, from the hint on; the log is listed only where that does not lead to it.
+
+        Entries follow each other without a gap, since a writer makes n + 1 only after seeing n.
+        """
+        found = None
+        hint = self._hint(folder, name)
+        for number in range(hint, hint + _HINT_REACH) if hint else ():
+            data = self.store.read_optional(layout.ref_entry_path(folder, name, number))
+            if data is None:
+                break
+            found = _parse(data, name)
+        else:
+            found = None
+        if found:
+            return found
         numbers = self._numbers(folder, name)
         return self._read(folder, name, numbers[-1]) if numbers else None
+
+    def _hint(self, folder: str, name: str) -> int:
+        """A number that the log had reached once; 0: nobody knows."""
+        data = self.store.read_optional(layout.newest_hint_path(folder, name)) or b""
+        return int(data) if data.isdigit() and len(data) <= layout.REF_DIGITS else 0
 
     def _read(self, folder: str, name: str, number: int) -> RefEntry:
         key = layout.ref_entry_path(folder, name, number)

@@ -5,9 +5,21 @@ from __future__ import annotations
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from manifests import schemas
 from manifests.manifest import Cell
 
 _CATEGORY = "category:"
+
+
+def cell_statistics(layer: str, table: pa.Table) -> dict[str, int]:
+    """The counts that every cell of a layer carries; {} for a layer that has none."""
+    if layer == schemas.IMAGE_INDEX:
+        return {"quarantined": table.num_rows - table["quarantine"].null_count}
+    if layer == schemas.BOXES:
+        return category_counts(table["category"])
+    if layer == schemas.VERDICTS:
+        return {"kept": pc.sum(table["keep"]).as_py() or 0} | value_counts(table["reason"])
+    return value_counts(table["status"]) if "status" in table.column_names else {}
 
 
 def category_counts(categories: pa.ChunkedArray) -> dict[str, int]:
