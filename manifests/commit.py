@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from manifests.consequences import commit_lost, telling
 from manifests.digest import canonical_json
 from manifests.errors import ObjectDamagedError, StoreError
 from manifests.ledger import Ledger
@@ -111,7 +112,8 @@ class Commit:
             ObjectMissingError, ObjectDamagedError: the object is not there or not a commit.
             StoreError: a newer maskmill wrote it.
         """
-        data = store.get_bytes(commit_id)
+        with telling(commit_lost(commit_id), who="it"):
+            data = store.get_bytes(commit_id)
         try:
             commit = msgspec.json.decode(data, type=Commit)
         except msgspec.MsgspecError as error:

@@ -6,7 +6,7 @@ does `fsck`, which knows in addition which refs need the object.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -109,20 +109,29 @@ def how_lost(error: ObjectMissingError | ObjectDamagedError, object_id: str) -> 
 
 
 @contextmanager
-def telling(loss: Loss, *, who: str) -> Iterator[None]:
+def telling(
+    loss: Loss, *, who: str, why_gone: Callable[[], str | None] = lambda: None
+) -> Iterator[None]:
     """Errors about an object say what it was, what cannot be done without it, and what to do.
 
     Args:
         loss: the object that is read in the block.
         who: who needs it: "commit 3f9a41c2d07e".
+        why_gone: asked when the object is missing; a sentence if it was meant to go.
 
     Raises:
         ObjectMissingError, ObjectDamagedError: as the block did, with that sentence.
     """
     try:
         yield
-    except (ObjectMissingError, ObjectDamagedError) as error:
-        raise type(error)(loss.sentence(how_lost(error, loss.object_id), who)) from error
+    except ObjectMissingError as error:
+        meant = why_gone()
+        text = f"{meant}; {who} cannot {loss.cannot} any more" if meant else ""
+        raise ObjectMissingError(
+            text or loss.sentence(how_lost(error, loss.object_id), who)
+        ) from error
+    except ObjectDamagedError as error:
+        raise ObjectDamagedError(loss.sentence(how_lost(error, loss.object_id), who)) from error
 
 
 def listed(names: Sequence[str], *, limit: int = 4) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from importlib import metadata
 from typing import Any
 
@@ -10,12 +11,16 @@ import pyarrow as pa
 
 from manifests.cells import read_cell
 from manifests.commit import Category, Commit, Operation, default_author, now
+from manifests.consequences import cell_lost, manifest_lost, telling
 from manifests.digest import canonical_json, sha256_hex
 from manifests.errors import NothingToCommitError, ObjectDamagedError, RefError
+from manifests.image_tar import stream_rows
 from manifests.ledger import Ledger
 from manifests.manifest import Cell, Manifest
 from manifests.refs import RefEntry, Refs
+from manifests.schemas import IMAGES
 from manifests.store import Store
+from manifests.taken_down import why_gone
 
 DEFAULT_BRANCH = "main"
 _PACKAGES = ("maskmill", "numpy", "pyarrow", "pycocotools")
@@ -29,7 +34,8 @@ class Dataset:
         self.store = store
         self.commit_id = commit_id
         self.commit = Commit.load(store, commit_id)
-        self.manifest = Manifest.load(store, self.commit.manifest)
+        with telling(manifest_lost(self.commit.manifest), who=f"commit {commit_id[:12]}"):
+            self.manifest = Manifest.load(store, self.commit.manifest)
 
     @staticmethod
     def open(store: Store, ref: str = DEFAULT_BRANCH) -> Dataset:
@@ -47,16 +53,30 @@ class Dataset:
 
         Raises:
             RefError: the shard has no such layer.
-            ObjectDamagedError: the cell does not have the rows its manifest says.
+            ObjectMissingError, ObjectDamagedError: the cell is not there, is not whole, or does not
+                have the rows its manifest says; the message names it, what cannot be done without
+                it, and what brings it back.
         """
         cell = self.cell(shard, layer)
-        table = read_cell(self.store, cell, columns=columns)
-        if table.num_rows != cell.num_rows:
-            raise ObjectDamagedError(
-                f"cell {shard[:12]} of {layer}: expected {cell.num_rows} rows, found "
-                f"{table.num_rows}; restore the store from a copy"
-            )
+        with self._telling(cell):
+            table = read_cell(self.store, cell, columns=columns)
+            if table.num_rows != cell.num_rows:
+                raise ObjectDamagedError(f"expected {cell.num_rows} rows, found {table.num_rows}")
         return table
+
+    def images(self, shard: str, index: pa.Table) -> Iterator[bytes]:
+        """The stored bytes of some rows of the shard's image_index, in one pass over its tar.
+
+        Args:
+            index: those rows, with the columns `image_tar.STREAM_COLUMNS`.
+
+        Raises:
+            ObjectMissingError, ObjectDamagedError: as `table`; images that were taken down are
+                explained. Some damage is found only after the last image.
+        """
+        cell = self.cell(shard, IMAGES)
+        with self._telling(cell):
+            yield from stream_rows(self.store, cell.object_id, index)
 
     def cell(self, shard: str, layer: str) -> Cell:
         """The manifest's entry. Raises RefError if the shard has no such layer."""
@@ -68,6 +88,13 @@ class Dataset:
                 f"layers here: {have}"
             )
         return found
+
+    def _telling(self, cell: Cell) -> AbstractContextManager[None]:
+        return telling(
+            cell_lost(shard=cell.shard, layer=cell.layer, object_id=cell.object_id),
+            who=f"commit {self.commit_id[:12]}",
+            why_gone=lambda: why_gone(self.store, cell.shard) if cell.layer == IMAGES else None,
+        )
 
 
 def init(store: Store) -> str:

@@ -1,0 +1,30 @@
+"""Why a shard's images are gone, if they were taken down: asked when they turn out to be missing."""
+
+from __future__ import annotations
+
+from manifests.commit import Commit
+from manifests.errors import ObjectDamagedError, ObjectMissingError
+from manifests.refs import Refs
+from manifests.removed import Removals
+from manifests.store import Store
+
+
+def why_gone(store: Store, shard: str) -> str | None:
+    """The sentence of the takedown, or None if no branch or tag that can be read knows of one.
+
+    An old commit does not say what was taken down after it, so all heads are asked.
+    """
+    refs = Refs(store)
+    for heads in (refs.branches, refs.tags):
+        try:
+            commits = sorted(set(heads().values()))
+        except ObjectDamagedError:
+            continue
+        for commit_id in commits:
+            try:
+                known = Removals.load(store, Commit.load(store, commit_id)).explain(shard)
+            except (ObjectMissingError, ObjectDamagedError):
+                continue  # that is said by whoever needs this head
+            if known:
+                return known
+    return None
