@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any, Self
 
 from engine.driver import Driver, DriverConfig, JobProgress
+from engine.finished import record_known_masks
 from engine.pool import PoolConfig, open_pool
 from engine.task import Worker
 from manifests import schemas
@@ -138,6 +139,7 @@ def label(
     payloads = plan_label(
         writer.dataset, identity.name, asdict(identity), retry_failed=config.retry_failed
     )
+    record_known_masks(writer.dataset, payloads, identity=asdict(identity), version=VERSION)
     build = partial(_build_worker, store.url, config)
     cpus = 0 if config.pool.gpus_per_worker == 0 else 4
     with open_pool(build, config=config.pool, default_cpus=cpus, num_tasks=len(payloads)) as pool:
