@@ -22,6 +22,7 @@ from engine.shard_tables import ShardTables, Twin
 from engine.task import Progress
 from manifests import schemas
 from manifests.cells import read_table, write_cell
+from manifests.consequences import cell_lost, telling
 from manifests.dataset import Dataset
 from manifests.errors import JobError
 from manifests.manifest import Cell
@@ -104,7 +105,7 @@ class ExtendWorker:
         """Writes the shard's changed cells; none if the source adds nothing to it."""
         if not isinstance(payload, ExtendPayload):
             raise JobError(f"expected an ExtendPayload, got {type(payload).__name__}")
-        old = {cell.layer: read_table(self._store, cell.object_id) for cell in payload.cells}
+        old = {cell.layer: _read(self._store, cell) for cell in payload.cells}
         plan = {row["image_id"]: row for row in read_table(self._store, payload.plan).to_pylist()}
         added = _new_rows(payload, plan, old)
         cells = tuple(self._write(payload, plan, old, added))
@@ -153,6 +154,12 @@ class ExtendWorker:
                 self._store, table, shard=payload.shard, layer=layer,
                 inputs=(boxes_cell.object_id,), statistics=value_counts(table["status"]),
             )  # fmt: skip
+
+
+def _read(store: Store, cell: Cell) -> pa.Table:
+    lost = cell_lost(shard=cell.shard, layer=cell.layer, object_id=cell.object_id)
+    with telling(lost, who="the shard"):
+        return read_table(store, cell.object_id)
 
 
 def _new_rows(

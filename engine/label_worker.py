@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,16 +20,19 @@ from numpy.typing import NDArray
 
 from engine.decode import ImageRejectedError, ImageRgb, decode_stored
 from engine.label import LabelPayload
+from engine.mask_ledger import mask_outcomes
 from engine.mask_rows import failed_row, rows_from_chunk, skipped_row
 from engine.task import Progress
 from manifests import schemas
 from manifests.cells import read_table, write_cell
+from manifests.consequences import cell_lost, telling
 from manifests.errors import JobError
-from manifests.image_tar import stream_images
-from manifests.ledger import LedgerCounter, LedgerRow
+from manifests.image_tar import STREAM_COLUMNS, stream_rows
+from manifests.ledger import LedgerRow
 from manifests.results import ResultRecord, find_result, publish_result
 from manifests.statistics import value_counts
 from manifests.store import Store
+from manifests.taken_down import why_gone
 from teachers.protocol import MaskChunk, Teacher
 
 log = logging.getLogger(__name__)
@@ -104,9 +109,8 @@ class LabelWorker:
         """Images in order, decoded a few ahead; rows of one that no longer decodes are failed."""
         ahead: deque[tuple[_Prompted, Future[ImageRgb]]] = deque()
         todo = shard.prompts()
-        spans = [shard.span(prompted.image_row) for prompted in todo]
-        stream = zip(todo, stream_images(self._store, shard.payload.images, spans), strict=True)
-        for prompted, data in stream:
+        stored = shard.images(self._store, [prompted.image_row for prompted in todo])
+        for prompted, data in zip(todo, stored, strict=True):
             ahead.append((prompted, decoders.submit(decode_stored, data)))
             if len(ahead) > max(_DECODE_AHEAD, self._image_batch):
                 yield from shard.only_decoded(*ahead.popleft())
@@ -143,12 +147,12 @@ class _Shard:
 
     def __init__(self, store: Store, payload: LabelPayload) -> None:
         self.payload = payload
-        index = read_table(
-            store, payload.image_index,
-            columns=["height", "width", "offset", "size", "quarantine"],
-        )  # fmt: skip
-        self._index = index.to_pylist()
-        boxes = read_table(store, payload.boxes)
+        columns = ["height", "width", "quarantine", *STREAM_COLUMNS]
+        with self._telling(schemas.IMAGE_INDEX, payload.image_index):
+            self._index_table = read_table(store, payload.image_index, columns=columns)
+        self._index = self._index_table.to_pylist()
+        with self._telling(schemas.BOXES, payload.boxes):
+            boxes = read_table(store, payload.boxes)
         image_rows = boxes["image_row"].to_numpy()
         # Rows of one image are together and in the order of images, so a range of images is one.
         self._first, self._last = np.searchsorted(image_rows, [payload.start, payload.stop])
@@ -159,7 +163,9 @@ class _Shard:
         self._rows: list[MaskRow | None] = [None] * self._boxes.num_rows
         self._fill_unprompted()
         if payload.carried:
-            self._fill_carried(read_table(store, payload.carried))
+            with self._telling(schemas.masks_layer(payload.teacher), payload.carried):
+                carried = read_table(store, payload.carried)
+            self._fill_carried(carried)
 
     def take_finished_parts(self, store: Store) -> None:
         """Rows of parts that were labelled alone, after the shard failed as a whole."""
@@ -183,10 +189,18 @@ class _Shard:
             for image, rows in zip(images, groups, strict=False)
         ]
 
-    def span(self, image_row: int) -> tuple[int, int]:
-        """(offset, size) of an image in the tar."""
-        entry = self._index[image_row]
-        return entry["offset"], entry["size"]
+    def images(self, store: Store, image_rows: list[int]) -> Iterator[bytes]:
+        """The stored bytes of these images; some damage is found only after the last one."""
+        rows = self._index_table.take(pa.array(image_rows, pa.int32()))
+        with self._telling(schemas.IMAGES, self.payload.images, partial(why_gone, store)):
+            yield from stream_rows(store, self.payload.images, rows)
+
+    def _telling(
+        self, layer: str, object_id: str, why_gone: Callable[[str], str | None] = lambda shard: None
+    ) -> AbstractContextManager[None]:
+        shard = self.payload.shard
+        lost = cell_lost(shard=shard, layer=layer, object_id=object_id)
+        return telling(lost, who="the shard", why_gone=lambda: why_gone(shard))
 
     def fill(self, prompted: _Prompted, chunk: MaskChunk) -> int:
         """Encodes a chunk's masks into their rows; returns how many masks there were."""
@@ -216,19 +230,7 @@ class _Shard:
     def outcomes(self, table: pa.Table) -> tuple[LedgerRow, ...]:
         """What became of every row, by category."""
         layer = schemas.masks_layer(self.payload.teacher)
-        counter = LedgerCounter()
-        columns = [self._boxes["category"], table["status"], table["reason"]]
-        grouped = pa.table(columns, names=["category", "status", "reason"])
-        counts = grouped.group_by(["category", "status", "reason"]).aggregate([([], "count_all")])
-        for entry in counts.to_pylist():
-            category, count = entry["category"], entry["count_all"]
-            if entry["status"] == schemas.OK:
-                counter.add_kept(layer, category, count)
-            elif entry["status"] == schemas.SKIPPED:
-                counter.add_dropped(layer, category, reason=entry["reason"], count=count)
-            else:
-                counter.add_failed(layer, category, reason=entry["reason"], count=count)
-        return counter.ledger().rows
+        return mask_outcomes(layer, categories=self._boxes["category"], masks=table)
 
     def _fill_unprompted(self) -> None:
         """Rows that are never prompted: crowds, quarantined images, images known to fail."""

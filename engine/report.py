@@ -14,11 +14,11 @@ from typing import Any
 
 from engine.report_photos import PhotoView, PictureQuality, photo_views
 from engine.report_survey import Survey, survey
-from manifests.cells import read_table
 from manifests.commit import Commit
 from manifests.dataset import Dataset
 from manifests.errors import InputError
 from manifests.history import HistoryEntry
+from manifests.rejects import rejects_table
 from manifests.stats import stats
 
 # The first that brings the page under its limit is taken; then photos are left out.
@@ -192,8 +192,8 @@ def _policy(steps: Sequence[HistoryEntry]) -> Mapping[str, Any] | None:  # Any: 
 def _rejects(dataset: Dataset, steps: Sequence[HistoryEntry]) -> Rejects:
     counts: Counter[tuple[str, str, str]] = Counter()
     rows: list[dict[str, str | None]] = []
-    for object_id in (step.commit.rejects for step in steps if step.commit.rejects):
-        table = read_table(dataset.store, object_id)
+    for step in (step for step in steps if step.commit.rejects):
+        table = rejects_table(dataset.store, step)
         keys = ["layer", "outcome", "reason"]
         for group in table.group_by(keys).aggregate([([], "count_all")]).to_pylist():
             counts[group["layer"], group["outcome"], group["reason"]] += group["count_all"]

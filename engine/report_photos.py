@@ -17,11 +17,10 @@ from engine.report_rows import DROPPED, KEPT, ROWS, UNJUDGED, judged_rows
 from engine.report_survey import PhotoRef
 from manifests import schemas
 from manifests.dataset import Dataset
-from manifests.image_tar import stream_images
+from manifests.image_tar import STREAM_COLUMNS
 
 Row = dict[str, Any]  # Any: one value of each column
-_INDEX_COLUMNS = ["file_name", "source", "height", "width", "offset", "size", "quarantine",
-                  "transforms"]  # fmt: skip
+_INDEX_COLUMNS = ["file_name", "source", "height", "width", "quarantine", *STREAM_COLUMNS]
 _STYLES: dict[str, Style] = {KEPT: "kept", UNJUDGED: "kept", DROPPED: "dropped"}
 _MAX_LISTED = 60
 
@@ -93,9 +92,7 @@ def photo_views(
             rows = judged_rows(dataset, shard, with_counts=True)
             rows = rows.filter(pc.is_in(rows["image_row"], value_set=wanted))
         entries = index.to_pylist()
-        spans = [(entry["offset"], entry["size"]) for entry in entries]
-        images = dataset.cell(shard, schemas.IMAGES).object_id
-        stored = stream_images(dataset.store, images, spans)
+        stored = dataset.images(shard, index)
         for photo, entry, data in zip(of_shard, entries, stored, strict=True):
             mine = rows.filter(pc.equal(rows["image_row"], photo.row)).to_pylist()
             yield _view(photo, entry, mine, data, quality)

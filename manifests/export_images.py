@@ -10,9 +10,7 @@ import pyarrow as pa
 
 from manifests.dataset import Dataset
 from manifests.export_names import NamedImage, unique_names
-from manifests.image_tar import stream_images
 from manifests.kept import kept_images
-from manifests.schemas import IMAGES
 
 _NAME_COLUMNS = ("image_id", "source", "file_name", "format")
 
@@ -57,7 +55,4 @@ def image_bytes(dataset: Dataset, shard: str, images: pa.Table) -> Iterator[byte
     Raises:
         ObjectMissingError, ObjectDamagedError: the tar is not there or not whole.
     """
-    if not images.num_rows:
-        return iter(())
-    spans = list(zip(images["offset"].to_pylist(), images["size"].to_pylist(), strict=True))
-    return stream_images(dataset.store, dataset.cell(shard, IMAGES).object_id, spans)
+    return dataset.images(shard, images) if images.num_rows else iter(())

@@ -13,8 +13,11 @@ import pyarrow.compute as pc
 
 from manifests import schemas
 from manifests.cells import read_table
+from manifests.consequences import rejects_lost, telling
 from manifests.dataset import Dataset
-from manifests.history import history
+from manifests.errors import ObjectDamagedError
+from manifests.history import HistoryEntry, history
+from manifests.store import Store
 
 _BOX_COLUMNS = ["category", "image_row", "source", "source_annotation_id"]
 _IMAGE_COLUMNS = ["file_name", "source_image_id"]
@@ -29,9 +32,26 @@ def rejects(dataset: Dataset) -> Iterator[pa.Table]:
     """
     for entry in history(dataset.store, dataset.commit_id):
         if entry.commit.rejects:
-            yield read_table(dataset.store, entry.commit.rejects).cast(schemas.REJECTS_SCHEMA)
+            yield rejects_table(dataset.store, entry)
     for shard in dataset.manifest.shards():
         yield from _of_shard(dataset, shard)
+
+
+def rejects_table(store: Store, entry: HistoryEntry) -> pa.Table:
+    """REJECTS_SCHEMA: what one ingest did not keep; none for a commit without such a table.
+
+    Raises:
+        ObjectMissingError, ObjectDamagedError: the table cannot be read.
+    """
+    object_id = entry.commit.rejects
+    if object_id is None:
+        return schemas.REJECTS_SCHEMA.empty_table()
+    with telling(rejects_lost(object_id), who=f"commit {entry.commit_id[:12]}"):
+        table = read_table(store, object_id)
+        try:
+            return table.cast(schemas.REJECTS_SCHEMA)
+        except (pa.ArrowException, ValueError) as error:
+            raise ObjectDamagedError(f"it is not a table of rejects: {error}") from error
 
 
 def _of_shard(dataset: Dataset, shard: str) -> Iterator[pa.Table]:

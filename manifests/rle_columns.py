@@ -140,10 +140,10 @@ class _Part:
     def _check_runs(self, pairs: Ints, first: Ints, rows: Ints) -> None:
         """The runs of a mask with a fault become 0."""
         if pairs.min(initial=0) < 0:
-            self._blame(_sum_by_mask((pairs < 0).any(axis=1), first) > 0, _NEGATIVE)
+            self._blame(_sum_by_mask(np.any(pairs < 0, axis=1), first) > 0, _NEGATIVE)
         # The longest run first: a sum of absurd runs could wrap round to the right one.
         if pairs.max(initial=0) > self._num_pixels.min(initial=_MAX_PIXELS):
-            is_too_long = (pairs > self._num_pixels[rows, None]).any(axis=1)
+            is_too_long = np.any(pairs > self._num_pixels[rows, None], axis=1)
             self._blame(_sum_by_mask(is_too_long, first) > 0, _COVERAGE)
         self._clear_faulty(pairs, rows)
         covered = _sum_by_mask(pairs[:, 0] + pairs[:, 1], first)
