@@ -37,9 +37,14 @@ _REF_PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _HEX64 = re.compile(r"[0-9a-f]{64}")
 
 
+def is_object_id(text: str) -> bool:
+    """Whether it is 64 hex digits."""
+    return _HEX64.fullmatch(text) is not None
+
+
 def object_path(object_id: str) -> str:
     """Path of an object; the id must be 64 hex digits, so no id can leave the folder."""
-    if not _HEX64.fullmatch(object_id):
+    if not is_object_id(object_id):
         raise RefError(f"object id: expected 64 hex digits, got {object_id!r}")
     return f"objects/{object_id[:2]}/{object_id}"
 
