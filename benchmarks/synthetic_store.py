@@ -31,12 +31,13 @@ from engine.ingest_config import ImagePolicy
 from engine.policy import Policy
 from manifests import schemas
 from manifests.commit import Category
-from manifests.dataset import Dataset, Writer, init, operation
+from manifests.dataset import Dataset, init, operation
 from manifests.errors import NothingToCommitError
 from manifests.ledger import Ledger, LedgerCounter
 from manifests.refs import Refs
 from manifests.results import ResultRecord
 from manifests.store import Store
+from manifests.writer import Writer
 
 _HUMAN_EVERY = 6
 

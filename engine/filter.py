@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 from engine.policy import IMAGE_FRACTION, RULES, Policy, judge
 from manifests import schemas
 from manifests.cells import write_cell
-from manifests.dataset import DEFAULT_BRANCH, Dataset, Writer, operation
+from manifests.dataset import DEFAULT_BRANCH, Dataset, operation
 from manifests.errors import InputError
 from manifests.ledger import Ledger, LedgerCounter
 from manifests.manifest import Cell
 from manifests.results import ResultRecord, find_result, publish_result, work_key
 from manifests.statistics import rows_by_category, value_counts
 from manifests.store import Store
+from manifests.writer import Writer
 
 VERSION = 1
 """Raised when the verdicts of the same policy and masks would come out different."""

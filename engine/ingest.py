@@ -34,7 +34,7 @@ from engine.spool import Spool
 from engine.task import Progress, Worker
 from manifests import schemas
 from manifests.cells import read_table
-from manifests.dataset import Dataset, Writer, operation
+from manifests.dataset import Dataset, operation
 from manifests.errors import InputError, JobError
 from manifests.history import newest
 from manifests.ledger import Ledger, LedgerCounter
@@ -42,6 +42,7 @@ from manifests.manifest import Manifest
 from manifests.parquet import table_to_parquet
 from manifests.results import ResultRecord, work_key
 from manifests.store import Store
+from manifests.writer import Writer
 
 log = logging.getLogger(__name__)
 

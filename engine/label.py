@@ -13,7 +13,7 @@ from engine.finished import record_known_masks
 from engine.pool import PoolConfig, open_pool
 from engine.task import Worker
 from manifests import schemas
-from manifests.dataset import DEFAULT_BRANCH, Dataset, Writer, operation
+from manifests.dataset import DEFAULT_BRANCH, Dataset, operation
 from manifests.errors import InputError
 from manifests.history import newest
 from manifests.ledger import Ledger, LedgerCounter
@@ -21,6 +21,7 @@ from manifests.manifest import Cell, Manifest
 from manifests.results import ResultRecord, work_key
 from manifests.statistics import rows_by_category
 from manifests.store import Store
+from manifests.writer import Writer
 
 log = logging.getLogger(__name__)
 

@@ -21,7 +21,7 @@ from engine.policy import Policy
 from engine.settings import did_you_mean
 from engine.sources.registry import FORMATS as SOURCE_FORMATS
 from manifests.commit import Commit, Operation
-from manifests.dataset import Dataset, Writer, init
+from manifests.dataset import Dataset, init
 from manifests.errors import InputError, NothingToCommitError
 from manifests.export import FORMATS as EXPORT_FORMATS
 from manifests.export import export
@@ -29,6 +29,7 @@ from manifests.export_plan import ExportOptions, ExportSummary
 from manifests.history import newest
 from manifests.ledger import Ledger
 from manifests.store import Store
+from manifests.writer import Writer
 from teachers import registry, weights
 
 

@@ -10,14 +10,13 @@ from typing import Any
 import pyarrow as pa
 
 from manifests.cells import read_cell
-from manifests.commit import Category, Commit, Operation, default_author, now
+from manifests.commit import Commit, Operation, default_author, now
 from manifests.consequences import cell_lost, manifest_lost, telling
 from manifests.digest import canonical_json, sha256_hex
-from manifests.errors import NothingToCommitError, ObjectDamagedError, RefError
+from manifests.errors import ObjectDamagedError, RefError
 from manifests.image_tar import stream_rows
-from manifests.ledger import Ledger
 from manifests.manifest import Cell, Manifest
-from manifests.refs import RefEntry, Refs
+from manifests.refs import Refs
 from manifests.schemas import IMAGES
 from manifests.store import Store
 from manifests.taken_down import why_gone
@@ -137,66 +136,3 @@ def operation(
         teacher=teacher,
         code={package: metadata.version(package) for package in (*_PACKAGES, *packages)},
     )
-
-
-class Writer:
-    """The start and the end of one step: remembers where a branch was, commits only if it still is.
-
-    Usage: open it, read `dataset`, do the work, `commit(...)` the new manifest.
-    """
-
-    def __init__(self, store: Store, branch: str) -> None:
-        """Raises StoreError without a store, RefError without the branch."""
-        store.check_is_store()
-        self.store, self.branch = store, branch
-        self._refs = Refs(store)
-        entry = self._refs.head(branch)
-        if entry is None:
-            self._refs.resolve(branch)  # names the nearest branch if there is nothing of that name
-            raise RefError(f"'{branch}' is not a branch, so nothing can be committed to it")
-        self._entry: RefEntry = entry
-        self.dataset = Dataset(store, entry.commit)
-
-    def commit(
-        self,
-        manifest: Manifest,
-        *,
-        operation: Operation,
-        ledger: Ledger,
-        message: str,
-        categories: tuple[Category, ...] | None = None,
-        rejects: str | None = None,
-        even_if_unchanged: bool = False,
-    ) -> str:
-        """Stores manifest and commit, then moves the branch; returns the commit id.
-
-        `even_if_unchanged` commits the ledger of an operation that could keep nothing at all.
-
-        Raises:
-            NothingToCommitError: nothing would change (same manifest as the parent).
-            LedgerImbalanceError: the ledger does not balance.
-            CommitConflictError: the branch moved meanwhile; the work is in the store, so
-                repeating the command costs little.
-        """
-        parent = self.dataset
-        manifest_id = manifest.save(self.store)
-        if manifest_id == parent.commit.manifest and not even_if_unchanged:
-            raise NothingToCommitError(
-                operation=operation.name, branch=self.branch, commit_id=parent.commit_id
-            )
-        commit = Commit(
-            parents=(parent.commit_id,),
-            manifest=manifest_id,
-            author=default_author(),
-            message=message,
-            time=now(),
-            operation=operation,
-            categories=parent.commit.categories if categories is None else categories,
-            ledger=ledger,
-            rejects=rejects,
-        )
-        commit_id = commit.save(self.store)
-        self._refs.advance(
-            self.branch, expected=self._entry, commit=commit_id, reason=operation.name
-        )
-        return commit_id

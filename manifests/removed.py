@@ -92,6 +92,14 @@ class Removals:
         gone = {(row.image_id, row.shard) for row in rows}
         return Removals(row for row in self.rows if (row.image_id, row.shard) not in gone)
 
+    @staticmethod
+    def merged(base: Removals, ours: Removals, theirs: Removals) -> Removals:
+        """What either side took down, without what either brought back by a revert."""
+        keys = [{(row.image_id, row.shard) for row in side.rows} for side in (base, ours, theirs)]
+        gone = keys[0] - (keys[1] & keys[2])
+        rows = [*ours.rows, *theirs.rows]
+        return Removals(row for row in rows if (row.image_id, row.shard) not in gone)
+
     def save(self, store: Store) -> str | None:
         """Stores the table and returns its object id; None if there is nothing to say."""
         if not self.rows:

@@ -17,7 +17,8 @@ import pyarrow.compute as pc
 
 from manifests import schemas
 from manifests.cells import read_cell, write_cell
-from manifests.image_tar import ImageTarWriter, stream_images
+from manifests.errors import ObjectMissingError
+from manifests.image_tar import ImageTarWriter, offsets_of, stream_images
 from manifests.manifest import Cell
 from manifests.statistics import cell_statistics
 from manifests.store import Store
@@ -29,7 +30,11 @@ _EXTENSIONS = {"jpeg": "jpg"}
 
 
 def without_images(
-    store: Store, cells: Mapping[str, Cell], image_ids: Collection[str]
+    store: Store,
+    cells: Mapping[str, Cell],
+    image_ids: Collection[str],
+    *,
+    successor: str | None = None,
 ) -> dict[str, Cell]:
     """The shard written again without some images and all that belongs to them.
 
@@ -37,6 +42,8 @@ def without_images(
         store: where the cells are, and where the new ones go.
         cells: all cells of the shard, by layer.
         image_ids: images to leave out; others than the shard's do not matter.
+        successor: the new shard's id where its `images` object is in the store already, so that
+            the old one, which may be gone, is not read.
 
     Returns:
         Cells of a new shard by layer; the old ones if nothing is left out, {} if nothing is left.
@@ -52,10 +59,15 @@ def without_images(
     if not len(rows):
         return {}
     kept = index.take(pa.array(rows))
-    images, offsets = _images_again(store, cells[schemas.IMAGES], kept)
+    images = (
+        _known_images(store, successor, num_rows=kept.num_rows)
+        if successor
+        else _images_again(store, cells[schemas.IMAGES], kept)
+    )
     made = {schemas.IMAGES: images}
+    offsets = pa.array(offsets_of(kept["size"].to_pylist()), pa.int64())
     position = kept.schema.get_field_index("offset")
-    kept = kept.set_column(position, kept.schema.field("offset"), pa.array(offsets, pa.int64()))
+    kept = kept.set_column(position, kept.schema.field("offset"), offsets)
     edit = _Edit(store, images.object_id, made, cells)
     edit.write(schemas.IMAGE_INDEX, kept)
     if schemas.BOXES in cells:
@@ -63,27 +75,36 @@ def without_images(
     return made
 
 
-def _images_again(store: Store, images: Cell, kept: pa.Table) -> tuple[Cell, list[int]]:
+def _known_images(store: Store, shard: str, *, num_rows: int) -> Cell:
+    num_bytes = store.object_size(shard)
+    if num_bytes is None:
+        raise ObjectMissingError(
+            f"the images of shard {shard[:12]} are missing in {store.url}; restore them from a copy"
+        )
+    return Cell(
+        shard=shard, layer=schemas.IMAGES, object_id=shard, num_rows=num_rows, num_bytes=num_bytes
+    )
+
+
+def _images_again(store: Store, images: Cell, kept: pa.Table) -> Cell:
+    """A tar of some of a tar's images, in its order."""
     spans = list(zip(kept["offset"].to_pylist(), kept["size"].to_pylist(), strict=True))
     names = zip(kept["image_id"].to_pylist(), kept["format"].to_pylist(), strict=True)
     with tempfile.TemporaryDirectory(prefix="maskmill-") as folder:
         path = Path(folder) / "images.tar"
         with ImageTarWriter(path) as tar:
-            offsets = [
-                tar.add(image_id=image_id, extension=_EXTENSIONS.get(format_, format_), data=data)
-                for (image_id, format_), data in zip(
-                    names, stream_images(store, images.object_id, spans), strict=True
-                )
-            ]
+            stored_images = stream_images(store, images.object_id, spans)
+            for (image_id, format_), data in zip(names, stored_images, strict=True):
+                extension = _EXTENSIONS.get(format_, format_)
+                tar.add(image_id=image_id, extension=extension, data=data)
         stored = store.put_file(path)
-    cell = Cell(
+    return Cell(
         shard=stored.object_id,
         layer=schemas.IMAGES,
         object_id=stored.object_id,
         num_rows=kept.num_rows,
         num_bytes=stored.num_bytes,
     )
-    return cell, offsets
 
 
 class _Edit:

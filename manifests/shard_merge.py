@@ -6,6 +6,7 @@ mask for that box; where both have one, from the side that changed it since the 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -36,9 +37,9 @@ class SideTables:
     @staticmethod
     def read(store: Store, cells: Layers) -> SideTables:
         """Index, boxes and masks; computed layers are not needed, being made again."""
-        boxes = cells.get(schemas.BOXES)
+        index, boxes = cells.get(schemas.IMAGE_INDEX), cells.get(schemas.BOXES)
         return SideTables(
-            index=read_cell(store, cells[schemas.IMAGE_INDEX]),
+            index=read_cell(store, index) if index else schemas.IMAGE_INDEX_SCHEMA.empty_table(),
             boxes=read_cell(store, boxes) if boxes else schemas.BOXES_SCHEMA.empty_table(),
             layers={
                 name: read_cell(store, cell)
@@ -60,22 +61,31 @@ class SideTables:
         }
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Combined:
+    """A shard's new cells, what could not be decided, and boxes (by category) that both had."""
+
+    cells: dict[str, Cell]
+    conflicts: list[Conflict]
+    duplicates: Counter[str]
+
+
 def combine(
     store: Store,
     shard: str,
     sides: tuple[Layers, Layers, Layers],
     settlement: Settlement,
-) -> tuple[dict[str, Cell], list[Conflict]]:
+) -> Combined:
     """Cells of a shard that both sides gave more boxes or origins.
 
     Args:
         store: where the cells are.
         shard: the shard.
-        sides: its cells in the base, in ours and in theirs.
+        sides: its cells in the base ({}: it is new on both sides), in ours and in theirs.
         settlement: whose row is taken where both drew a box anew.
 
     Returns:
-        Its cells without the computed layers, and a conflict for each layer with such rows.
+        Its cells without the computed layers, with a conflict for each layer with such rows.
 
     Raises:
         ObjectMissingError, ObjectDamagedError: a cell cannot be read.
@@ -99,12 +109,12 @@ def combine(
             conflicts.append(
                 Conflict(shard=shard, layer=layer, base=ids[0], ours=ids[1], theirs=ids[2])
             )
-    return writer.made, conflicts
+    return Combined(
+        cells=writer.made, conflicts=conflicts, duplicates=_added_twice(base, ours, theirs)
+    )
 
 
-def graft(
-    store: Store, target: Layers, source: Layers, image_ids: Collection[str]
-) -> dict[str, Cell]:
+def graft(store: Store, target: Layers, source: Layers, image_ids: Collection[str]) -> Combined:
     """The target shard with what the source shard knows of pictures that both have.
 
     Boxes of the same category and place as one that is there are left out, as ingest does.
@@ -126,7 +136,9 @@ def graft(
         schema = (ours if layer in ours.layers else moved).layers[layer].schema
         table = pa.Table.from_pylist(_filled(layer, boxes, index, rows), schema=schema)
         writer.write(layer, table, inputs=(writer.object_id(schemas.BOXES),))
-    return writer.made
+    return Combined(
+        cells=writer.made, conflicts=[], duplicates=_lost(ours, theirs, boxes, image_ids)
+    )
 
 
 class _Writer:
@@ -149,6 +161,24 @@ class _Writer:
     def object_id(self, layer: str) -> str:
         """What an input is called that was written before."""
         return self.made[layer].object_id
+
+
+def _added_twice(base: SideTables, ours: SideTables, theirs: SideTables) -> Counter[str]:
+    """Category -> boxes that both sides added."""
+    known = set(base.boxes["annotation_id"].to_pylist())
+    mine = set(ours.boxes["annotation_id"].to_pylist()) - known
+    rows = theirs.boxes.select(["annotation_id", "category"]).to_pylist()
+    return Counter(row["category"] for row in rows if row["annotation_id"] in mine)
+
+
+def _lost(
+    ours: SideTables, theirs: SideTables, boxes: pa.Table, image_ids: Collection[str]
+) -> Counter[str]:
+    """Category -> boxes of these pictures in `theirs` that the united ones do not gain."""
+    came = Counter(row["category"] for row in _twin_rows(theirs) if row["image_id"] in image_ids)
+    before = Counter(ours.boxes["category"].to_pylist())
+    gained = Counter(boxes["category"].to_pylist()) - before
+    return came - gained
 
 
 def _united_index(ours: pa.Table, theirs: pa.Table) -> pa.Table:

@@ -117,7 +117,7 @@ def new_cells(after: Manifest, *before: Manifest) -> list[Cell]:
     return [cell for cell in after if cell.object_id not in known]
 
 
-def _chosen(base: Cell | None, ours: Cell | None, theirs: Cell | None) -> Cell | None | str:
+def _chosen(base: Cell | None, ours: Cell | None, theirs: Cell | None) -> Cell | str | None:
     """The cell to take, None for none, or "conflict"."""
     ids = tuple(None if cell is None else cell.object_id for cell in (base, ours, theirs))
     if ids[1] == ids[2]:

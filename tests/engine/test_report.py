@@ -20,7 +20,7 @@ from engine.policy import Policy
 from engine.report import ReportOptions, ReportSummary, write_report
 from manifests import rle, schemas
 from manifests.cells import write_cell
-from manifests.dataset import Dataset, Writer, init, operation
+from manifests.dataset import Dataset, init, operation
 from manifests.digest import content_id
 from manifests.errors import InputError
 from manifests.image_tar import ImageTarWriter
@@ -28,6 +28,7 @@ from manifests.ledger import LedgerCounter
 from manifests.manifest import Cell
 from manifests.parquet import table_to_parquet
 from manifests.store import Store
+from manifests.writer import Writer
 
 SIGNALS = {"predicted_iou": 0.91, "stability": 0.97, "box_iou": 0.83}
 EVIL = "<script>alert('x')</script>&\"'"

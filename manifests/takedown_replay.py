@@ -1,0 +1,84 @@
+"""Takedowns that one side of a merge knows, done to the other: no merge brings an image back."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from manifests import schemas
+from manifests.manifest import Cell, Manifest
+from manifests.removed import Removals, RemovedImage
+from manifests.shard_edit import without_images
+from manifests.store import Store
+from manifests.three_way import shard_layers
+
+
+def replaced_shard(manifest: Manifest, shard: str, cells: Collection[Cell]) -> Manifest:
+    """The manifest with another shard (or none) in a shard's place in the order."""
+    made: list[Cell] = []
+    for name in manifest.shards():
+        made += cells if name == shard else manifest.of_shard(name)
+    return Manifest(made)
+
+
+@dataclass(slots=True)
+class _Family:
+    """A shard, what became of it in takedowns, and the images that went."""
+
+    shards: set[str] = field(default_factory=set)
+    image_ids: set[str] = field(default_factory=set)
+
+
+def replay(
+    store: Store, manifests: Sequence[Manifest], removals: Removals
+) -> tuple[list[Manifest], Removals]:
+    """Manifests without the images that any of them knows to be taken down.
+
+    So a branch that still has a shard with such an image can be merged: its cells become those of
+    the shard's successor. The first manifest that has a shard of the family decides on the images
+    object; the others need not have theirs any more.
+
+    Raises:
+        ObjectMissingError, ObjectDamagedError: a cell cannot be read.
+    """
+    made = list(manifests)
+    for family in _families(removals):
+        successor: str | None = None
+        for number, manifest in enumerate(made):
+            for shard in [name for name in manifest.shards() if name in family.shards]:
+                old = shard_layers(manifest, shard)
+                new = without_images(store, old, family.image_ids, successor=successor)
+                if new:
+                    successor = new[schemas.IMAGES].object_id
+                if new != old:
+                    made[number] = replaced_shard(made[number], shard, new.values())
+                if shard != successor:
+                    removals = removals.with_rows(_inherited(removals, family, shard, successor))
+    return made, removals
+
+
+def _families(removals: Removals) -> list[_Family]:
+    families: dict[str, _Family] = {}
+    for row in removals.rows:
+        names = [row.shard, *([row.successor] if row.successor else [])]
+        merged = _Family(shards=set(names), image_ids={row.image_id})
+        for known in {id(families[name]): families[name] for name in names if name in families}:
+            other = next(f for f in families.values() if id(f) == known)
+            merged.shards |= other.shards
+            merged.image_ids |= other.image_ids
+        families.update(dict.fromkeys(merged.shards, merged))
+    return list({id(family): family for family in families.values()}.values())
+
+
+def _inherited(
+    removals: Removals, family: _Family, shard: str, successor: str | None
+) -> Iterator[RemovedImage]:
+    """Rows that say of a shard that its `images` object is to go, too."""
+    known = {row.image_id for row in removals.of_shard(shard)}
+    for row in removals.rows:
+        if row.image_id in family.image_ids - known and row.shard in family.shards:
+            known.add(row.image_id)
+            yield RemovedImage(
+                image_id=row.image_id, file_name=row.file_name, source=row.source, shard=shard,
+                successor=successor, reason=row.reason, author=row.author, time=row.time,
+            )  # fmt: skip

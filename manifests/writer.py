@@ -1,0 +1,185 @@
+"""The start and the end of one step: a branch as it was found, and a commit on top of it.
+
+A branch that moved meanwhile is no reason to lose the work: what this step and the others did is
+merged cell by cell, and only cells that both changed stop it.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from dataclasses import dataclass, replace
+
+from manifests.commit import Category, Commit, Operation, default_author, now
+from manifests.dataset import Dataset
+from manifests.errors import CommitConflictError, NothingToCommitError, RefError
+from manifests.ledger import Ledger
+from manifests.manifest import Manifest
+from manifests.merge_states import State, merge_states
+from manifests.pins import check_there, pinned
+from manifests.refs import RefEntry, Refs
+from manifests.removed import Removals
+from manifests.store import Store
+from manifests.three_way import cell_changes, new_cells
+
+log = logging.getLogger(__name__)
+
+_PATIENCE_S = 300.0
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 2.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
+    """A commit but for its place in history.
+
+    Attributes:
+        manifest: what the dataset is to hold.
+        categories, removals: as the commit will say.
+        operation, ledger, message, rejects: see Commit.
+        merged: commits that become parents beside the branch's head.
+    """
+
+    manifest: Manifest
+    categories: tuple[Category, ...]
+    removals: Removals
+    operation: Operation
+    ledger: Ledger
+    message: str
+    rejects: str | None = None
+    merged: tuple[str, ...] = ()
+
+
+class Writer:
+    """Remembers where a branch was, and commits on top of it or of what others added meanwhile.
+
+    Usage: open it, read `dataset`, do the work, `commit(...)` the new manifest.
+    """
+
+    def __init__(self, store: Store, branch: str) -> None:
+        """Raises StoreError without a store, RefError without the branch."""
+        store.check_is_store()
+        self.store, self.branch = store, branch
+        self._refs = Refs(store)
+        self._entry = self._head()
+        self.dataset = Dataset(store, self._entry.commit)
+
+    def commit(
+        self,
+        manifest: Manifest,
+        *,
+        operation: Operation,
+        ledger: Ledger,
+        message: str,
+        categories: tuple[Category, ...] | None = None,
+        rejects: str | None = None,
+        removals: Removals | None = None,
+        merged: tuple[str, ...] = (),
+        even_if_unchanged: bool = False,
+    ) -> str:
+        """Stores manifest and commit, then moves the branch; returns the commit id.
+
+        `even_if_unchanged` commits the ledger of an operation that could keep nothing at all.
+
+        Raises:
+            NothingToCommitError: nothing would change (same manifest as the parent).
+            LedgerImbalanceError: the ledger does not balance.
+            CommitConflictError: the branch moved meanwhile and has other cells in the same places;
+                the work is in the store, so repeating the command costs little.
+            CommitError: `gc` took objects of this work away.
+        """
+        found = self.dataset
+        first = draft = Draft(
+            manifest=manifest,
+            categories=found.commit.categories if categories is None else categories,
+            removals=Removals.load(self.store, found.commit) if removals is None else removals,
+            operation=operation,
+            ledger=ledger,
+            message=message,
+            rejects=rejects,
+            merged=merged,
+        )
+        onto, entry, began, pause_s = found, self._entry, time.monotonic(), _FIRST_PAUSE_S
+        while True:
+            try:
+                return self._publish(draft, onto, entry, even_if_unchanged=even_if_unchanged)
+            except CommitConflictError:
+                if time.monotonic() - began > _PATIENCE_S:
+                    raise
+            time.sleep(random.uniform(0, pause_s))  # noqa: S311  so that rivals part
+            pause_s = min(_LONGEST_PAUSE_S, 2 * pause_s)
+            entry = self._head()
+            onto = Dataset(self.store, entry.commit)
+            log.info("branch %s moved to %s: trying on top of it", self.branch, entry.commit)
+            draft = self._rebased(first, onto)
+
+    def _rebased(self, draft: Draft, onto: Dataset) -> Draft:
+        """The same step on top of what others did meanwhile; raises where both changed a cell."""
+        merged = merge_states(
+            self.store,
+            State.of(self.dataset),
+            State.of(onto),
+            State(manifest=draft.manifest, categories=draft.categories, removals=draft.removals),
+        )
+        made = {cell.object_id for cell in new_cells(draft.manifest, self.dataset.manifest)}
+        if merged.conflicts or any(cell.object_id in made for cell in merged.stale):
+            raise CommitConflictError(
+                branch=self.branch, expected=self.dataset.commit_id, found=onto.commit_id
+            )
+        state = merged.state
+        return replace(
+            draft,
+            manifest=state.manifest,
+            categories=state.categories,
+            removals=state.removals,
+        )
+
+    def _head(self) -> RefEntry:
+        entry = self._refs.head(self.branch)
+        if entry is None:
+            self._refs.resolve(self.branch)  # names the nearest if there is nothing of that name
+            raise RefError(f"'{self.branch}' is not a branch, so nothing can be committed to it")
+        return entry
+
+    def move_to(self, commit_id: str, *, reason: str) -> None:
+        """Moves the branch to a commit that is there already.
+
+        Raises:
+            CommitConflictError: the branch moved meanwhile.
+            CommitError: `gc` took objects of the commit away.
+        """
+        with pinned(self.store, commit_id):
+            target = Dataset(self.store, commit_id)
+            check_there(self.store, new_cells(target.manifest, self.dataset.manifest))
+            self._refs.advance(self.branch, expected=self._entry, commit=commit_id, reason=reason)
+
+    def _publish(
+        self, draft: Draft, onto: Dataset, entry: RefEntry, *, even_if_unchanged: bool
+    ) -> str:
+        manifest_id = draft.manifest.save(self.store)
+        removed = draft.removals.save(self.store)
+        is_same = manifest_id == onto.commit.manifest and removed == onto.commit.removed
+        if is_same and not draft.merged and not even_if_unchanged:
+            raise NothingToCommitError(
+                operation=draft.operation.name, branch=self.branch, commit_id=onto.commit_id
+            )
+        commit = Commit(
+            parents=(onto.commit_id, *draft.merged),
+            manifest=manifest_id,
+            author=default_author(),
+            message=draft.message,
+            time=now(),
+            operation=draft.operation,
+            categories=draft.categories,
+            ledger=draft.ledger,
+            rejects=draft.rejects,
+            removed=removed,
+            changes=cell_changes(onto.manifest, draft.manifest),
+        )
+        commit_id = commit.save(self.store)
+        with pinned(self.store, commit_id):
+            check_there(self.store, new_cells(draft.manifest, onto.manifest))
+            self._refs.advance(
+                self.branch, expected=entry, commit=commit_id, reason=draft.operation.name
+            )
+        return commit_id
