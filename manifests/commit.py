@@ -18,7 +18,8 @@ from manifests.ledger import Ledger
 from manifests.store import Store
 
 FORMAT = 1
-_LATER_FIELDS = ("removed", "changes")
+_LATER_FIELDS = ("removed", "changes", "base")
+_LATER_FIELDS_OF_OPERATION = ("inputs", "machines")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +38,23 @@ class Category:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ExternalInput:
+    """A file, or the files of a folder, that an operation read from outside the store.
+
+    Attributes:
+        url: where it was, absolute.
+        sha256: of a file: its own. Of a folder: that of the lines which `sha256sum` prints for its
+            files, in the order of their names. Of names alone: that of their lines.
+        num_files, num_bytes: how much that was.
+    """
+
+    url: str
+    sha256: str
+    num_files: int = 1
+    num_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
     """What made a commit, with all that is needed to make it again.
 
@@ -46,6 +64,9 @@ class Operation:
         config: its whole configuration, as JSON values; `config_digest` is its SHA-256.
         teacher: the teacher's identity (name, version, weights_sha256, config), if one took part.
         code: versions of maskmill and of the packages that shape its output.
+        inputs: what it read from outside the store, by role: "annotations", "image_names" ...
+        machines: the kinds of machine that did the work (device, threads ...), where that can show
+            in the last digits of the outcome.
     """
 
     name: str
@@ -54,6 +75,8 @@ class Operation:
     config_digest: str
     teacher: Mapping[str, Any] | None = None  # Any: JSON
     code: Mapping[str, str] = field(default_factory=dict)
+    inputs: Mapping[str, ExternalInput] = field(default_factory=dict)
+    machines: tuple[Mapping[str, str | int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +99,8 @@ class Commit:
             commit or before it; None if there is none. See manifests.removed.
         changes: layer -> cells changed against the first parent, so that a log needs no manifest;
             None in commits of older versions.
+        base: the commit that the operation worked on, if its branch had moved on by the end and the
+            outcome was merged with the first parent; None: the first parent itself.
     """
 
     parents: tuple[str, ...]
@@ -89,6 +114,7 @@ class Commit:
     rejects: str | None = None
     removed: str | None = None
     changes: Mapping[str, CellChanges] | None = None
+    base: str | None = None
     format: int = FORMAT
 
     def save(self, store: Store) -> str:
@@ -102,6 +128,9 @@ class Commit:
         for name in _LATER_FIELDS:  # a commit without them has the bytes it always had
             if values[name] is None:
                 del values[name]
+        for name in _LATER_FIELDS_OF_OPERATION:
+            if not values["operation"][name]:
+                del values["operation"][name]
         return store.put_bytes(canonical_json(values)).object_id
 
     @staticmethod

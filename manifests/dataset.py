@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from manifests.cells import read_cell
-from manifests.commit import Commit, Operation, default_author, now
+from manifests.commit import Commit, ExternalInput, Operation, default_author, now
 from manifests.consequences import cell_lost, manifest_lost, telling
 from manifests.digest import canonical_json, sha256_hex
 from manifests.errors import ObjectDamagedError, RefError
@@ -126,6 +126,8 @@ def operation(
     config: Mapping[str, Any],  # Any: JSON
     teacher: Mapping[str, Any] | None = None,  # Any: JSON
     packages: tuple[str, ...] = (),
+    inputs: Mapping[str, ExternalInput] | None = None,
+    machines: tuple[Mapping[str, str | int], ...] = (),
 ) -> Operation:
     """An operation with its configuration digest and the versions of the code behind it."""
     return Operation(
@@ -135,4 +137,6 @@ def operation(
         config_digest=sha256_hex(canonical_json(config)),
         teacher=teacher,
         code={package: metadata.version(package) for package in (*_PACKAGES, *packages)},
+        inputs=inputs or {},
+        machines=machines,
     )

@@ -10,6 +10,7 @@ import logging
 import random
 import time
 from dataclasses import dataclass, replace
+from typing import Any
 
 from manifests.commit import Category, Commit, Operation, default_author, now
 from manifests.dataset import Dataset
@@ -38,6 +39,7 @@ class Draft:
         categories, removals: as the commit will say.
         operation, ledger, message, rejects: see Commit.
         merged: commits that become parents beside the branch's head.
+        even_if_unchanged: commits the ledger of an operation that could keep nothing at all.
     """
 
     manifest: Manifest
@@ -48,12 +50,41 @@ class Draft:
     message: str
     rejects: str | None = None
     merged: tuple[str, ...] = ()
+    even_if_unchanged: bool = False
+
+    @staticmethod
+    def on(
+        dataset: Dataset,
+        manifest: Manifest,
+        *,
+        operation: Operation,
+        ledger: Ledger,
+        message: str,
+        categories: tuple[Category, ...] | None = None,
+        removals: Removals | None = None,
+        **more: Any,  # Any: the other fields
+    ) -> Draft:
+        """What an operation made of a dataset; categories and removals are as before unless given.
+
+        Raises:
+            ObjectMissingError, ObjectDamagedError: the dataset's removals cannot be read.
+        """
+        found = dataset.commit
+        return Draft(
+            manifest=manifest,
+            categories=found.categories if categories is None else categories,
+            removals=Removals.load(dataset.store, found) if removals is None else removals,
+            operation=operation,
+            ledger=ledger,
+            message=message,
+            **more,
+        )
 
 
 class Writer:
     """Remembers where a branch was, and commits on top of it or of what others added meanwhile.
 
-    Usage: open it, read `dataset`, do the work, `commit(...)` the new manifest.
+    Usage: open it, read `dataset`, do the work, `commit(...)` a manifest or `publish(...)` a draft.
     """
 
     def __init__(self, store: Store, branch: str) -> None:
@@ -77,9 +108,16 @@ class Writer:
         merged: tuple[str, ...] = (),
         even_if_unchanged: bool = False,
     ) -> str:
-        """Stores manifest and commit, then moves the branch; returns the commit id.
+        """Publishes a draft on the dataset; see Draft and `publish`."""
+        draft = Draft.on(
+            self.dataset, manifest, operation=operation, ledger=ledger, message=message,
+            categories=categories, rejects=rejects, removals=removals, merged=merged,
+            even_if_unchanged=even_if_unchanged,
+        )  # fmt: skip
+        return self.publish(draft)
 
-        `even_if_unchanged` commits the ledger of an operation that could keep nothing at all.
+    def publish(self, first: Draft) -> str:
+        """Stores manifest and commit, then moves the branch; returns the commit id.
 
         Raises:
             NothingToCommitError: nothing would change (same manifest as the parent).
@@ -88,21 +126,11 @@ class Writer:
                 the work is in the store, so repeating the command costs little.
             CommitError: `gc` took objects of this work away.
         """
-        found = self.dataset
-        first = draft = Draft(
-            manifest=manifest,
-            categories=found.commit.categories if categories is None else categories,
-            removals=Removals.load(self.store, found.commit) if removals is None else removals,
-            operation=operation,
-            ledger=ledger,
-            message=message,
-            rejects=rejects,
-            merged=merged,
-        )
-        onto, entry, began, pause_s = found, self._entry, time.monotonic(), _FIRST_PAUSE_S
+        draft, onto, entry = first, self.dataset, self._entry
+        began, pause_s = time.monotonic(), _FIRST_PAUSE_S
         while True:
             try:
-                return self._publish(draft, onto, entry, even_if_unchanged=even_if_unchanged)
+                return self._publish(draft, onto, entry)
             except CommitConflictError:
                 if time.monotonic() - began > _PATIENCE_S:
                     raise
@@ -153,13 +181,11 @@ class Writer:
             check_there(self.store, new_cells(target.manifest, self.dataset.manifest))
             self._refs.advance(self.branch, expected=self._entry, commit=commit_id, reason=reason)
 
-    def _publish(
-        self, draft: Draft, onto: Dataset, entry: RefEntry, *, even_if_unchanged: bool
-    ) -> str:
+    def _publish(self, draft: Draft, onto: Dataset, entry: RefEntry) -> str:
         manifest_id = draft.manifest.save(self.store)
         removed = draft.removals.save(self.store)
         is_same = manifest_id == onto.commit.manifest and removed == onto.commit.removed
-        if is_same and not draft.merged and not even_if_unchanged:
+        if is_same and not draft.merged and not draft.even_if_unchanged:
             raise NothingToCommitError(
                 operation=draft.operation.name, branch=self.branch, commit_id=onto.commit_id
             )
@@ -175,6 +201,7 @@ class Writer:
             rejects=draft.rejects,
             removed=removed,
             changes=cell_changes(onto.manifest, draft.manifest),
+            base=None if onto.commit_id == self.dataset.commit_id else self.dataset.commit_id,
         )
         commit_id = commit.save(self.store)
         with pinned(self.store, commit_id):
