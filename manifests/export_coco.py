@@ -7,7 +7,7 @@ holds its id and its time instead of the clock's.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from importlib import metadata
 from typing import BinaryIO
 
@@ -33,15 +33,26 @@ def write_coco(job: ExportJob, target: Target) -> Written:
         ObjectMissingError, ObjectDamagedError: the store is not whole.
         StoreError: the target cannot be written.
     """
-    annotations = _Annotations(job)
     with target.stage(INSTANCES) as path, path.open("wb") as file:
-        file.write(b'{"info":' + _encode(_info(job)) + b',\n"licenses":[]')
-        _write_list(file, "categories", job.ids.categories)
-        _write_list(file, "images", _images(job))
-        _write_list(file, "annotations", annotations.rows())
-        file.write(b"}\n")
+        written = write_instances(job, file, info=_info(job))
     if job.options.images:
         _copy_images(job, target)
+    return written
+
+
+def write_instances(job: ExportJob, file: BinaryIO, *, info: Mapping[str, str | None]) -> Written:
+    """Writes the JSON alone, which is a function of the job and of `info`.
+
+    Raises:
+        ObjectMissingError, ObjectDamagedError: the store is not whole.
+        OSError: the file cannot be written.
+    """
+    annotations = _Annotations(job)
+    file.write(b'{"info":' + _encode(info) + b',\n"licenses":[]')
+    _write_list(file, "categories", job.ids.categories)
+    _write_list(file, "images", _images(job))
+    _write_list(file, "annotations", annotations.rows())
+    file.write(b"}\n")
     return Written(
         num_images=sum(len(shard.names) for shard in job.images.values()),
         num_annotations=annotations.num_rows,

@@ -43,7 +43,8 @@ class AnnotationRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     """An annotation. `bbox` is the label's box (x, y, width, height), `area` the mask's pixels.
 
     `iscrowd` is 1 for crowds and for group-of boxes; without a mask (no `teacher`) their
-    segmentation is the filled box, because evaluators need one.
+    segmentation is the filled box, because evaluators need one. Any other box without a mask has an
+    empty segmentation and its own area, as COCO has it for boxes alone.
     """
 
     id: int
@@ -143,16 +144,22 @@ def _annotation(
 ) -> AnnotationRow:
     size_hw = row["height"], row["width"]
     is_crowd = row["is_crowd"] or row["is_group_of"]
-    counts = row["counts"] or rle_of_box(box_xyxy, size_hw=size_hw)
-    has_area = row["counts"] and row["area_px"] is not None
+    segmentation: Rle | list[list[int]] = []
+    if row["teacher"] is None and not is_crowd:
+        area = round(float(np.prod(box_xyxy[2:] - box_xyxy[:2])))
+    else:
+        counts = row["counts"] or rle_of_box(box_xyxy, size_hw=size_hw)
+        has_area = row["counts"] and row["area_px"] is not None
+        area = row["area_px"] if has_area else rle.area(counts, size_hw=size_hw)
+        segmentation = _segmentation(counts, size_hw, polygons=polygons and not is_crowd)
     return AnnotationRow(
         id=number,
         image_id=image_ids[row["image_row"]],
         category_id=ids.category_ids[row["category"]],
         iscrowd=int(is_crowd),
         bbox=_rounded_xywh(box_xyxy),
-        area=row["area_px"] if has_area else rle.area(counts, size_hw=size_hw),
-        segmentation=_segmentation(counts, size_hw, polygons=polygons and not is_crowd),
+        area=area,
+        segmentation=segmentation,
         score=_rounded(row["predicted_iou"]),
         box_score=_rounded(row["box_score"]),
         teacher=row["teacher"],

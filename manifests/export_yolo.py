@@ -15,11 +15,13 @@ from pathlib import PurePosixPath
 import numpy as np
 import pyarrow as pa
 
+from manifests.errors import InputError
 from manifests.export_images import image_bytes
 from manifests.export_plan import ExportJob, Written
 from manifests.export_target import Target
 from manifests.kept import KeptShard, kept_shards
 from manifests.polygons import join_rings, polygons_from_rle
+from manifests.schemas import BOXES
 
 ENTRIES = ("images", "labels", "data.yaml")
 # Trainers look for `/images/` in a path and put `/labels/` there.
@@ -30,9 +32,14 @@ def write_yolo(job: ExportJob, target: Target) -> Written:
     """Writes the export; memory holds one shard's rows and the images' names.
 
     Raises:
+        InputError: boxes alone are asked for, for which this format has no rows.
         ObjectMissingError, ObjectDamagedError: the store is not whole.
         StoreError: the target cannot be written.
     """
+    if job.options.layer == BOXES:
+        raise InputError(
+            "yolo: expected masks, got the layer 'boxes'; export coco, or choose a layer of masks"
+        )
     labels = _Labels(job)
     target.write("data.yaml", _data_yaml(job).encode())
     for kept in kept_shards(job.dataset, job.options.kept()):

@@ -61,7 +61,8 @@ class KeptOptions:
     """Which rows and whose masks.
 
     Attributes:
-        layer: a `masks/<teacher>` whose own choices to take without verdicts; None: verdicts.
+        layer: a `masks/<teacher>` whose own choices to take without verdicts, or `boxes`: every
+            box, without masks; None: verdicts.
         include_quarantined: also images that the ingest policy keeps away from teachers.
         boxes_only_crowds: also crowd and group-of boxes, which as a rule have no mask.
     """
@@ -152,6 +153,8 @@ def _kept_shard(dataset: Dataset, shard: str, options: KeptOptions) -> KeptShard
 
 
 def _choose(dataset: Dataset, shard: str, boxes: pa.Table, options: KeptOptions) -> Choice:
+    if options.layer == BOXES:
+        return _choose_every_box(boxes.num_rows)
     choice = (
         _choose_by_layer(dataset, shard, boxes, options.layer)
         if options.layer
@@ -169,6 +172,16 @@ def _choose(dataset: Dataset, shard: str, boxes: pa.Table, options: KeptOptions)
         layers=layers,
         candidates=np.where(bare, 0, choice.candidates),
         reasons=choice.reasons,
+    )
+
+
+def _choose_every_box(num_rows: int) -> Choice:
+    nothing = np.full(num_rows, None, dtype=object)
+    return Choice(
+        wanted=np.ones(num_rows, dtype=bool),
+        layers=nothing,
+        candidates=np.zeros(num_rows, dtype=np.int64),
+        reasons=nothing,
     )
 
 

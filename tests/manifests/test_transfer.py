@@ -202,14 +202,14 @@ class TestClone:
         other = Store(str(tmp_path / "other"))
         init(other)
         before = objects_of(other)
-        with pytest.raises(StoreError, match="a maskmill store is at .* already; send to it with"):
+        with pytest.raises(StoreError, match=r"a maskmill store is at .* already; send to it with"):
             clone(source, other)
         assert objects_of(other) == before
 
     def test_finished_clone(self, source: Store, tmp_path: Path) -> None:
         copy = Store(str(tmp_path / "copy"))
         clone(source, copy)
-        with pytest.raises(StoreError, match="a finished clone of .*/source; bring it up to date"):
+        with pytest.raises(StoreError, match=r"a finished clone of .*/source; bring it up to date"):
             clone(source, copy)
 
     def test_unfinished_clone_of_another_store(self, source: Store, tmp_path: Path) -> None:
@@ -228,7 +228,7 @@ class TestClone:
         assert clone(Store(str(moved)), copy).num_objects == 0
 
     def test_no_source(self, tmp_path: Path) -> None:
-        with pytest.raises(StoreError, match="no maskmill store at .*/a; make one with"):
+        with pytest.raises(StoreError, match=r"no maskmill store at .*/a; make one with"):
             clone(Store(str(tmp_path / "a")), Store(str(tmp_path / "b")))
         assert not (tmp_path / "b").exists()
 
@@ -384,7 +384,7 @@ class TestPush:
         target.put_bytes(source.get_bytes(cell.object_id))
         before = refs_of(target)
         meddler = Meddler("sending", lambda: lose(target, cell.object_id))
-        with pytest.raises(CommitError, match="1 objects have gone .* a of shard dddddddddddd"):
+        with pytest.raises(CommitError, match=r"1 objects have gone .* a of shard dddddddddddd"):
             push(source, target, listener=meddler)
         assert refs_of(target) == before
         push(source, target)
@@ -406,7 +406,7 @@ class TestPush:
 
     def test_commit_id_is_no_ref(self, source: Store, target: Store) -> None:
         head = Refs(source).branches()["main"]
-        with pytest.raises(RefError, match="is a commit of .* and neither branch nor tag"):
+        with pytest.raises(RefError, match=r"is a commit of .* and neither branch nor tag"):
             push(source, target, TransferOptions(refs=[head[:12]]))
 
     def test_no_target(self, source: Store, tmp_path: Path) -> None:
@@ -442,7 +442,7 @@ class TestDamage:
         good = source.get_bytes(cell.object_id)
         spoil(source, cell.object_id)
         kind = ObjectDamagedError if spoil is damage else ObjectMissingError
-        with pytest.raises(kind, match="no ref of .*/copy was moved: boxes of shard bbbbbbbbbbbb"):
+        with pytest.raises(kind, match=r"no ref of .*/copy was moved: boxes of shard bbbbbbbbbbbb"):
             clone(source, copy)
         assert refs_of(copy) == ({}, {})
         # All that is whole has come, nothing that is not, and no manifest or commit.
