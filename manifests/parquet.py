@@ -92,6 +92,48 @@ def read_columns(read_range: ReadRange, num_bytes: int, *, columns: list[str]) -
     return _read(opened, columns)
 
 
+class CheckedRanges:
+    """A Parquet file that somebody else reads by ranges: the footer and whole chunks are checked.
+
+    Bytes of a chunk that is read in pieces, and files without sums, come unchecked.
+    """
+
+    def __init__(self, read_range: ReadRange, num_bytes: int) -> None:
+        """Fetches the end of the file.
+
+        Raises:
+            pyarrow.ArrowException: the footer is damaged, or the file is not Parquet.
+        """
+        self._read_range = read_range
+        self._tail_start, self._tail, footer = _tail(read_range, num_bytes)
+        self._sums = _checked_sums(footer)
+        self._footer_start = num_bytes - len(footer)
+        self._chunks: tuple[_Chunk, ...] | None = None
+
+    def read(self, start: int, num_bytes: int) -> bytes:
+        """Part of the file.
+
+        Raises:
+            pyarrow.ArrowException: a column chunk is damaged.
+        """
+        if start >= self._tail_start:
+            data = self._tail[start - self._tail_start :][:num_bytes]
+        else:
+            data = self._read_range(start, num_bytes)
+        if self._sums is not None and start < self._footer_start:
+            self._check(self._sums, start, data)
+        return data
+
+    def _check(self, sums: bytes, start: int, data: bytes) -> None:
+        if self._chunks is None:
+            self._chunks = tuple(_chunks(pq.read_metadata(pa.BufferReader(self._tail)), sums))
+        view = memoryview(data)
+        for chunk in self._chunks:
+            is_whole = start <= chunk.start and chunk.stop <= start + len(data)
+            if is_whole and _chunk_sum(view[chunk.start - start : chunk.stop - start]) != chunk.sum:
+                raise pa.ArrowInvalid(f"the bytes of column '{chunk.column}' are damaged")
+
+
 def _read(file: pq.ParquetFile, columns: list[str] | None) -> pa.Table:
     missing = sorted(set(columns or ()) - set(file.schema_arrow.names))
     if missing:

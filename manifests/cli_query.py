@@ -1,0 +1,91 @@
+"""Commands that ask a store questions: sql, blame, status, log, show."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from manifests.console import JsonOption, StoreOption, examples
+
+_PRINTED_ROWS = 40
+
+
+def sql(
+    store: StoreOption,
+    ref: Annotated[str, typer.Argument(help="A branch, tag, commit id or ref~n.")] = "main",
+    query: Annotated[
+        str | None, typer.Argument(help="One SELECT; none lists the tables and their columns.")
+    ] = None,
+    file: Annotated[
+        Path | None, typer.Option("--file", "-f", help="A file with the query; -: from stdin.")
+    ] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option("--limit", "-n", min=0, help="Rows to print; 0: all. [40; --json: all]"),
+    ] = None,
+    csv: Annotated[
+        Path | None, typer.Option("--csv", help="Write all rows to this CSV file.")
+    ] = None,
+    parquet: Annotated[
+        Path | None, typer.Option("--parquet", help="Write all rows to this Parquet file.")
+    ] = None,
+    memory: Annotated[
+        str, typer.Option("--memory", metavar="SIZE", help="DuckDB's memory, then it uses disk.")
+    ] = "768MB",
+    as_json: JsonOption = False,
+) -> None:
+    """Ask a ref with SQL: its layers are tables that join by shard and row. Reads only."""
+    from manifests import cli_sql
+    from manifests.cli import open_store
+    from manifests.dataset import Dataset
+    from manifests.sql import SqlSession
+
+    text = _query_text(ref, query, file)
+    with SqlSession(Dataset.open(open_store(store), ref), memory=memory) as session:
+        if text is None:
+            cli_sql.show_tables(session, as_json=as_json)
+            return
+        result = session.query(text)
+        if csv or parquet:
+            cli_sql.write_files(result, csv, parquet, as_json=as_json)
+        elif as_json:
+            cli_sql.show_json(result, limit or 0)
+        else:
+            cli_sql.print_rows(result, _PRINTED_ROWS if limit is None else limit)
+
+
+def _query_text(ref: str, query: str | None, file: Path | None) -> str | None:
+    import sys
+
+    from manifests.errors import InputError
+
+    if any(character.isspace() for character in ref):
+        raise InputError(
+            f"expected a ref and then the query, got {ref[:40]!r} as the ref; begin with 'main', or "
+            "whatever is to be asked"
+        )
+    if file is None:
+        return query
+    if query is not None:
+        raise InputError("a query and --file were given; give one of them")
+    try:
+        return sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{file} cannot be read as a query: {error}") from error
+
+
+COMMANDS: Mapping[str, tuple[Callable[..., None], str]] = {
+    "sql": (
+        sql,
+        examples(
+            "maskmill sql main --store st",
+            "maskmill sql main 'select category, count(*) from boxes group by 1'",
+            "maskmill sql main 'select teacher, avg(keep::int) from annotations group by 1'",
+            "maskmill sql v1 --file worst.sql --csv worst.csv",
+        ),
+    ),
+}
+"""Name -> command and what its --help shows at the end."""
