@@ -11,7 +11,7 @@ import typer
 
 from engine import cli_teachers
 from manifests import cli as manifests_cli
-from manifests.cli import open_store, print_export, print_ledgers
+from manifests.cli import print_export, print_ledgers
 from manifests.console import (
     EXIT_CODES,
     BranchOption,
@@ -20,6 +20,7 @@ from manifests.console import (
     StoreOption,
     examples,
     note,
+    open_store,
     run_app,
     say,
     show,
@@ -301,7 +302,11 @@ def report(
     )
 
 
-manifests_cli.mount(app, "export", "log", "show", "tag", "branch", "stats")
+manifests_cli.mount(
+    app,
+    *("export", "log", "show", "stats"),
+    *("branch", "tag", "merge", "revert", "reset", "rm", "gc"),
+)
 cli_teachers.mount(app)
 
 

@@ -1,4 +1,4 @@
-"""Commands that need no model and no cluster: init, log, show, tag, branch, stats, export."""
+"""Commands that need no model and no cluster: init, log, show, stats, export; mounts the others."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from manifests import cli_change
 from manifests.console import (
     JsonOption,
     RefOption,
@@ -16,18 +17,19 @@ from manifests.console import (
     say,
     show,
 )
+from manifests.console import open_store as open_store
 
 if TYPE_CHECKING:
     from manifests.commit import Commit
     from manifests.export_plan import ExportSummary
     from manifests.ledger import Ledger, LedgerRow
-    from manifests.store import Store
 
 
 def mount(app: typer.Typer, *names: str) -> None:
     """Adds these commands to the root command line, in this order."""
+    known = {**_COMMANDS, **cli_change.COMMANDS}
     for name in names:
-        command, epilog = _COMMANDS[name]
+        command, epilog = known[name]
         app.command(name, epilog=epilog)(command)
 
 
@@ -110,36 +112,6 @@ def show_commit(
     show(body | {"rejected": rows} if rejects else body, as_json=as_json, human=human)
 
 
-def tag(
-    store: StoreOption,
-    name: Annotated[str | None, typer.Argument(help="The new tag; none lists all.")] = None,
-    ref: Annotated[str, typer.Argument(help="What it names.")] = "main",
-    as_json: JsonOption = False,
-) -> None:
-    """Name a commit for ever, or list the tags."""
-    from manifests.refs import Refs
-
-    refs = Refs(open_store(store))
-    if name is not None:
-        refs.create_tag(name, refs.resolve(ref))
-    _show_refs("tag", refs.tags(), name, as_json=as_json)
-
-
-def branch(
-    store: StoreOption,
-    name: Annotated[str | None, typer.Argument(help="The new branch; none lists all.")] = None,
-    ref: Annotated[str, typer.Argument(help="Where it starts.")] = "main",
-    as_json: JsonOption = False,
-) -> None:
-    """Start a branch, or list the branches."""
-    from manifests.refs import Refs
-
-    refs = Refs(open_store(store))
-    if name is not None:
-        refs.create_branch(name, refs.resolve(ref))
-    _show_refs("branch", refs.branches(), name, as_json=as_json)
-
-
 def stats(store: StoreOption, ref: RefOption = "main", as_json: JsonOption = False) -> None:
     """Images, boxes and masks of a ref, by layer and by category."""
     from manifests.dataset import Dataset
@@ -210,8 +182,6 @@ _COMMANDS: Mapping[str, tuple[Callable[..., None], str]] = {
             "maskmill show release-1 --rejects --json",
         ),
     ),
-    "tag": (tag, examples("maskmill tag --store st", "maskmill tag release-1 main")),
-    "branch": (branch, examples("maskmill branch --store st", "maskmill branch strict main~1")),
     "stats": (stats, examples("maskmill stats --store st --ref release-1")),
     "export": (
         export,
@@ -223,15 +193,6 @@ _COMMANDS: Mapping[str, tuple[Callable[..., None], str]] = {
     ),
 }  # fmt: skip
 """Name -> command and what its --help shows at the end."""
-
-
-def open_store(store: str) -> Store:
-    """The store at an address; raises StoreError, saying to run init, if there is none."""
-    from manifests.store import Store
-
-    opened = Store(store)
-    opened.check_is_store()
-    return opened
 
 
 def print_ledgers(ledgers: Iterable[tuple[str, Ledger]], *, by_category: bool = False) -> None:
@@ -296,13 +257,3 @@ def _print_commit(commit_id: str, commit: Commit) -> None:
         say(f"teacher {operation.teacher['name']}, weights {(weights or 'none')[:12]}")
     say("code " + ", ".join(f"{name} {version}" for name, version in operation.code.items()))
     say(f"\n    {commit.message}\n")
-
-
-def _show_refs(kind: str, refs: dict[str, str], made: str | None, *, as_json: bool) -> None:
-    def human() -> None:
-        if made is None:
-            print_table(kind, (kind, "commit"), [(name, id_[:12]) for name, id_ in refs.items()])
-        else:
-            say(f"{kind} {made} is at {refs[made][:12]}")
-
-    show(refs if made is None else {made: refs[made]}, as_json=as_json, human=human)

@@ -8,11 +8,14 @@ import sys
 import traceback
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from manifests.errors import MaskmillError
+
+if TYPE_CHECKING:
+    from manifests.store import Store
 
 EXIT_CODES = """\b
 Exit codes:
@@ -49,6 +52,15 @@ BranchOption = Annotated[
 JsonOption = Annotated[
     bool, typer.Option("--json", help="One JSON value on standard output, errors too.")
 ]
+
+
+def open_store(store: str) -> Store:
+    """The store at an address; raises StoreError, saying to run init, if there is none."""
+    from manifests.store import Store
+
+    opened = Store(store)
+    opened.check_is_store()
+    return opened
 
 
 def examples(*lines: str) -> str:
