@@ -32,6 +32,7 @@ _ANCESTOR = re.compile(r"(?P<base>.+?)~(?P<steps>[0-9]{1,9})")
 _MOVES_AGO = re.compile(r"(?P<branch>[^@]+)@\{(?P<moves>[0-9]{1,8})\}")
 _ENTRY_NUMBER = re.compile(rf"[0-9]{{{layout.REF_DIGITS}}}")
 _FULL_ID = re.compile(r"[0-9a-f]{64}")
+_COMMIT_OR_DELETED = re.compile(r"([0-9a-f]{64})?")
 _SHORTEST_ID = 6
 _LONGEST_TEXT = 300
 # Entries looked for beyond the hint one by one; a hint further behind than that is not used.
@@ -98,7 +99,7 @@ class Refs:
             raise CommitConflictError(
                 branch=branch,
                 expected=expected.commit if expected else None,
-                found=_parse(error.found, branch).commit,
+                found=_parse(error.found, branch, number).commit,
             ) from error
         # Only a hint: the branch has moved, whether this is written or not.
         with contextlib.suppress(StoreError):
@@ -130,7 +131,7 @@ class Refs:
         try:
             self._append(layout.TAGS, tag, number=1, commit=commit, reason="tag")
         except NameTakenError as error:
-            found = _parse(error.found, tag).commit
+            found = _parse(error.found, tag, 1).commit
             raise RefError(
                 f"tag '{tag}' exists already and names {found[:12]}; tags never move, "
                 "choose another name"
@@ -251,13 +252,20 @@ class Refs:
             data = self.store.read_optional(layout.ref_entry_path(folder, name, number))
             if data is None:
                 break
-            found = _parse(data, name)
+            found = _parse(data, name, number)
         else:
             found = None
         if found:
             return found
         numbers = self._numbers(folder, name)
-        return self._read(folder, name, numbers[-1]) if numbers else None
+        last = numbers[-1] if numbers else 0
+        if last < hint <= last + _HINT_REACH:  # not a hint that is damaged itself
+            raise ObjectDamagedError(
+                f"entry {hint} of ref '{name}' is missing although it was written, so nobody knows "
+                "where it points to; restore it from a copy, or, if it is right as it is, remove "
+                f"{layout.newest_hint_path(folder, name)}"
+            )
+        return self._read(folder, name, last) if last else None
 
     def _hint(self, folder: str, name: str) -> int:
         """A number that the log had reached once; 0: nobody knows."""
@@ -266,16 +274,21 @@ class Refs:
 
     def _read(self, folder: str, name: str, number: int) -> RefEntry:
         key = layout.ref_entry_path(folder, name, number)
-        return _parse(self.store.read_optional(key) or b"", name)
+        return _parse(self.store.read_optional(key) or b"", name, number)
 
 
-def _parse(data: bytes, name: str) -> RefEntry:
+def _parse(data: bytes, name: str, number: int) -> RefEntry:
+    what = f"entry {number} of ref '{name}' is damaged"
+    do = f"restore it from a copy, or run 'maskmill fsck', which names the last commit of '{name}'"
     try:
-        return msgspec.json.decode(data, type=RefEntry)
-    except msgspec.MsgspecError as error:
-        raise ObjectDamagedError(
-            f"an entry of ref '{name}' is damaged ({error}); restore it from a copy"
-        ) from error
+        entry = msgspec.json.decode(data, type=RefEntry)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise ObjectDamagedError(f"{what} ({error}); {do}") from error
+    if entry.number != number:
+        raise ObjectDamagedError(f"{what} (it holds entry {entry.number}); {do}")
+    if not _COMMIT_OR_DELETED.fullmatch(entry.commit):
+        raise ObjectDamagedError(f"{what} (it names {entry.commit[:80]!r}, no commit); {do}")
+    return entry
 
 
 def _is_number(name: str) -> bool:

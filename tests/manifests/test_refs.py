@@ -222,10 +222,42 @@ class TestDamage:
         _chain(refs, "main", 2)
         for bad in (b"", b"{", b"[]", b'{"number":"x"}', b"\xff\xfe"):
             refs.store.overwrite(layout.ref_entry_path(layout.HEADS, "main", 2), bad)
-            with pytest.raises(ObjectDamagedError, match="an entry of ref 'main' is damaged"):
+            with pytest.raises(ObjectDamagedError, match="entry 2 of ref 'main' is damaged"):
                 refs.resolve("main")
             with pytest.raises(ObjectDamagedError):
                 refs.branches()
+
+    def test_entry_with_another_entrys_bytes(self, refs: Refs) -> None:
+        _chain(refs, "main", 3)
+        first = refs.store.read_optional(layout.ref_entry_path(layout.HEADS, "main", 1))
+        assert first is not None
+        refs.store.overwrite(layout.ref_entry_path(layout.HEADS, "main", 3), first)
+        with pytest.raises(ObjectDamagedError, match=r"entry 3 .* is damaged \(it holds entry 1\)"):
+            refs.resolve("main")
+
+    def test_entry_that_names_no_commit(self, refs: Refs) -> None:
+        _chain(refs, "main", 1)
+        key = layout.ref_entry_path(layout.HEADS, "main", 1)
+        data = refs.store.read_optional(key)
+        assert data is not None
+        refs.store.overwrite(key, data.replace(b'"commit":"', b'"commit":"\t')[:-1] + b"}")
+        with pytest.raises(ObjectDamagedError, match="entry 1 of ref 'main' is damaged"):
+            refs.resolve("main")
+        refs.store.overwrite(key, data.replace(b'"commit":"', b'"commit":"x'))
+        with pytest.raises(ObjectDamagedError, match="no commit"):
+            refs.resolve("main")
+
+    def test_newest_entry_that_went_is_not_passed_over(self, refs: Refs) -> None:
+        _chain(refs, "main", 3)
+        refs.store.remove(layout.ref_entry_path(layout.HEADS, "main", 3))
+        with pytest.raises(ObjectDamagedError, match="entry 3 of ref 'main' is missing although"):
+            refs.resolve("main")
+
+    def test_hint_that_is_damaged_itself_does_no_harm(self, refs: Refs) -> None:
+        ids = _chain(refs, "main", 2)
+        for hint in (b"", b"\xff", b"-1", b"999999", b"00000000000002", b"1"):
+            refs.store.overwrite(layout.newest_hint_path(layout.HEADS, "main"), hint)
+            assert refs.resolve("main") == ids[-1]
 
     def test_damaged_entry_that_is_in_the_way(self, local: Refs) -> None:
         local.store.overwrite(layout.ref_entry_path(layout.HEADS, "main", 1), b"{")
