@@ -7,7 +7,7 @@ A plan is itself an object in the store, one row an image, its boxes nested in i
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -95,21 +95,27 @@ class IngestPlan:
             )
         ]
 
-    def set_fingerprints(self, fingerprints: pa.Table, known: pa.Table) -> None:
+    def set_fingerprints(
+        self, fingerprints: pa.Table, known: pa.Table, *, taken_down: Collection[str] = ()
+    ) -> None:
         """Joins what reading the files told.
 
         Args:
             fingerprints: rows of FINGERPRINTS.
             known: image_id and shard of every image the dataset has already.
+            taken_down: ids of images that were taken down and must not come back.
         """
         self._spool.add("fingerprints", fingerprints)
         self._spool.add("known", known)
+        gone = pa.array(sorted(taken_down), pa.string())
+        self._spool.add("taken_down", pa.table({"image_id": gone}))
         # `canon` is the entry under which a picture is stored: its first in the scan.
         self._spool.run(
             """
             CREATE TABLE fate AS
             SELECT i.entry, i.source_image_id, i.file_name, i.height, i.width, i.not_exhaustive,
                    i.negative, i.nth, f.image_id, f.num_bytes, k.shard AS known_shard,
+                   t.image_id IS NOT NULL AS is_taken_down,
                    coalesce(i.failure, f.failure) AS failure,
                    coalesce(i.detail, f.detail) AS detail,
                    CASE WHEN f.image_id IS NULL THEN NULL
@@ -117,6 +123,7 @@ class IngestPlan:
             FROM image_fate i
             LEFT JOIN fingerprints f USING (entry)
             LEFT JOIN known k ON k.image_id = f.image_id
+            LEFT JOIN taken_down t ON t.image_id = f.image_id
             """
         )
         self._assign_shards()
@@ -225,11 +232,11 @@ class IngestPlan:
         self._spool.add("names", _name_table(self._names))
         new = self._spool.rows(
             "SELECT entry, num_bytes FROM fate WHERE entry = canon AND known_shard IS NULL"
-            " ORDER BY entry"
+            " AND NOT is_taken_down ORDER BY entry"
         )
         known = self._spool.rows(
             "SELECT entry, known_shard FROM fate WHERE entry = canon AND known_shard IS NOT NULL"
-            " ORDER BY known_shard, entry"
+            " AND NOT is_taken_down ORDER BY known_shard, entry"
         )
         numbers = _full_shards([size for _, size in new], self._config)
         first_known = numbers[-1] + 1 if numbers else 0
@@ -274,10 +281,12 @@ class IngestPlan:
             CREATE TABLE image_outcome AS
             SELECT entry, source_image_id, file_name, canon, detail,
                    CASE WHEN nth > 1 THEN 'dropped' WHEN failure IS NOT NULL THEN 'failed'
-                        WHEN entry <> canon OR known_shard IS NOT NULL THEN 'dropped'
+                        WHEN is_taken_down OR entry <> canon OR known_shard IS NOT NULL
+                            THEN 'dropped'
                         ELSE 'planned' END AS outcome,
                    CASE WHEN nth > 1 THEN 'duplicate_image_id'
                         WHEN failure IS NOT NULL THEN failure
+                        WHEN is_taken_down THEN 'taken_down'
                         WHEN entry <> canon THEN 'duplicate_image'
                         WHEN known_shard IS NOT NULL THEN 'already_in_dataset' END AS reason
             FROM fate
@@ -308,6 +317,7 @@ class IngestPlan:
                 FROM annotations
             ), images_by_id AS (
                 SELECT source_image_id, any_value(failure) AS image_failure,
+                       bool_or(is_taken_down) AS is_taken_down,
                        any_value(canon) AS canon, any_value(height) AS height,
                        any_value(width) AS width
                 FROM fate WHERE nth = 1 GROUP BY source_image_id
@@ -319,12 +329,14 @@ class IngestPlan:
                         WHEN n.name IS NULL OR i.source_image_id IS NULL OR a.nth > 1
                             THEN 'dropped'
                         WHEN i.image_failure IS NOT NULL THEN 'failed'
+                        WHEN i.is_taken_down THEN 'dropped'
                         ELSE 'planned' END AS outcome,
                    CASE WHEN a.defect IS NOT NULL THEN a.defect
                         WHEN i.source_image_id IS NULL THEN 'unknown_image_id'
                         WHEN n.name IS NULL THEN 'unknown_category_id'
                         WHEN a.nth > 1 THEN 'duplicate_annotation_id'
                         WHEN i.image_failure IS NOT NULL THEN 'image_' || i.image_failure
+                        WHEN i.is_taken_down THEN 'image_taken_down'
                         END AS reason,
                    CASE WHEN n.name IS NULL THEN 'category id ' || a.source_category_id
                         END AS detail

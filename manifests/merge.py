@@ -134,10 +134,10 @@ def revert(
         )
     before = State.of(Dataset(store, undone.commit.parents[0]))
     arguments = store, State.of(undone), State.of(writer.dataset), before
-    plain = merge_states(*arguments, replay_takedowns=False)
+    plain = merge_states(*arguments)
     merged = plain
     if plain.conflicts:
-        merged = merge_states(*arguments, settlement=settlement, replay_takedowns=False)
+        merged = merge_states(*arguments, settlement=settlement)
     if merged.conflicts:
         raise _conflict_error(branch, f"the revert of {commit_id[:12]}", merged.conflicts)
     _check_brought_back(store, writer, merged)

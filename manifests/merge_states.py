@@ -77,7 +77,6 @@ def merge_states(
     theirs: State,
     *,
     settlement: Settlement = Settlement(),
-    replay_takedowns: bool = True,
 ) -> MergedState:
     """Merges what two sides did since their base.
 
@@ -85,15 +84,15 @@ def merge_states(
         store: where the cells of all three are, and where new ones go.
         base, ours, theirs: see above. Order of shards: ours, then theirs.
         settlement: whose cell is taken where both changed one.
-        replay_takedowns: False only to revert a takedown.
 
     Raises:
         ObjectMissingError, ObjectDamagedError: a cell that must be read cannot be.
     """
     removals = Removals.merged(base.removals, ours.removals, theirs.removals)
     manifests = [ours.manifest, theirs.manifest, base.manifest]
-    if replay_takedowns and removals:
-        manifests, removals = replay(store, manifests, removals)
+    if removals:
+        reverted = base.removals.without(removals.rows)
+        manifests, removals = replay(store, manifests, removals, reverted=reverted)
     merge = _Merge(store, settlement)
     manifest = merge.shards(manifests[2], manifests[0], manifests[1])
     manifest = merge.without_duplicates(manifest, manifests[2], manifests[0])

@@ -72,14 +72,14 @@ class Removals:
         if not rows:
             return None
         last = max(rows, key=lambda row: row.time)
-        count = f"{len(rows):,} image" + ("s" if len(rows) > 1 else "")
+        count = f"{len(rows):,} images of it were" if len(rows) > 1 else "1 image of it was"
         instead = (
             f"; the others are in shard {last.successor[:12]} of later commits"
             if last.successor
             else ""
         )
         return (
-            f"the images of shard {shard[:12]} are gone because {count} of it were taken down on "
+            f"the images of shard {shard[:12]} are gone because {count} taken down on "
             f"{last.time} by {last.author} ({last.reason}){instead}"
         )
 

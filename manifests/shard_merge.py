@@ -207,7 +207,9 @@ def _united_boxes(
         annotation_id not in mine and annotation_id not in gone
         for annotation_id in theirs["annotation_id"].to_pylist()
     ]
-    joined = pa.concat_tables([ours.filter(pa.array(stays)), theirs.filter(pa.array(comes))])
+    joined = pa.concat_tables(
+        [ours.filter(pa.array(stays, pa.bool_())), theirs.filter(pa.array(comes, pa.bool_()))]
+    )
     order = np.argsort(joined["image_row"].to_numpy(), kind="stable")
     return joined.take(pa.array(order))
 
@@ -265,7 +267,10 @@ def _only(side: SideTables, ours: SideTables, image_ids: Collection[str]) -> Sid
     position = boxes.schema.get_field_index("image_row")
     return SideTables(
         index=side.index.filter(
-            pa.array([image_id in image_ids for image_id in side.index["image_id"].to_pylist()])
+            pa.array(
+                [image_id in image_ids for image_id in side.index["image_id"].to_pylist()],
+                pa.bool_(),
+            )
         ),
         boxes=boxes.set_column(position, boxes.schema.field("image_row"), rows),
         layers={name: table.take(chosen) for name, table in side.layers.items()},

@@ -30,7 +30,11 @@ class _Family:
 
 
 def replay(
-    store: Store, manifests: Sequence[Manifest], removals: Removals
+    store: Store,
+    manifests: Sequence[Manifest],
+    removals: Removals,
+    *,
+    reverted: Removals = Removals(),
 ) -> tuple[list[Manifest], Removals]:
     """Manifests without the images that any of them knows to be taken down.
 
@@ -38,36 +42,45 @@ def replay(
     the shard's successor. The first manifest that has a shard of the family decides on the images
     object; the others need not have theirs any more.
 
+    Args:
+        store: where cells are read and written.
+        manifests: to be changed alike.
+        removals: what is to be gone.
+        reverted: takedowns that do not count, but tell which shards came from which.
+
     Raises:
         ObjectMissingError, ObjectDamagedError: a cell cannot be read.
     """
     made = list(manifests)
-    for family in _families(removals):
+    for family in _families(removals, reverted):
         successor: str | None = None
         for number, manifest in enumerate(made):
             for shard in [name for name in manifest.shards() if name in family.shards]:
                 old = shard_layers(manifest, shard)
                 new = without_images(store, old, family.image_ids, successor=successor)
-                if new:
-                    successor = new[schemas.IMAGES].object_id
+                heir = new[schemas.IMAGES].object_id if new else None
                 if new != old:
                     made[number] = replaced_shard(made[number], shard, new.values())
-                if shard != successor:
-                    removals = removals.with_rows(_inherited(removals, family, shard, successor))
+                    removals = removals.with_rows(_inherited(removals, family, shard, heir))
+                # After a revert the others may well hold an image that the first does not.
+                successor = heir if not reverted else None
     return made, removals
 
 
-def _families(removals: Removals) -> list[_Family]:
+def _families(removals: Removals, reverted: Removals) -> list[_Family]:
+    """Shards that came from each other by takedowns, with the images that are to be gone."""
     families: dict[str, _Family] = {}
-    for row in removals.rows:
-        names = [row.shard, *([row.successor] if row.successor else [])]
-        merged = _Family(shards=set(names), image_ids={row.image_id})
-        for known in {id(families[name]): families[name] for name in names if name in families}:
-            other = next(f for f in families.values() if id(f) == known)
-            merged.shards |= other.shards
-            merged.image_ids |= other.image_ids
+    for row in (*removals.rows, *reverted.rows):
+        merged = _Family(shards={row.shard, *([row.successor] if row.successor else [])})
+        for name in list(merged.shards):
+            if known := families.get(name):
+                merged.shards |= known.shards
+                merged.image_ids |= known.image_ids
+        if row in removals.rows:
+            merged.image_ids.add(row.image_id)
         families.update(dict.fromkeys(merged.shards, merged))
-    return list({id(family): family for family in families.values()}.values())
+    unique = {id(family): family for family in families.values()}.values()
+    return [family for family in unique if family.image_ids]
 
 
 def _inherited(
