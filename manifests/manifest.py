@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import accumulate, pairwise
 
 import pyarrow as pa
 
@@ -100,31 +101,53 @@ class Manifest:
     def to_table(self) -> pa.Table:
         """One row a cell, with SCHEMA."""
         cells = list(self)
-        columns = {
-            "shard": [cell.shard for cell in cells],
-            "layer": [cell.layer for cell in cells],
-            "object": [cell.object_id for cell in cells],
-            "rows": [cell.num_rows for cell in cells],
-            "bytes": [cell.num_bytes for cell in cells],
-            "inputs": [list(cell.inputs) for cell in cells],
-            "statistics": [sorted(cell.statistics.items()) for cell in cells],
-        }
+        statistics = [sorted(cell.statistics.items()) for cell in cells]
+        columns = [
+            [cell.shard for cell in cells],
+            [cell.layer for cell in cells],
+            [cell.object_id for cell in cells],
+            [cell.num_rows for cell in cells],
+            [cell.num_bytes for cell in cells],
+            pa.ListArray.from_arrays(
+                _offsets(len(cell.inputs) for cell in cells),
+                pa.array([name for cell in cells for name in cell.inputs], pa.string()),
+            ),
+            pa.MapArray.from_arrays(
+                _offsets(map(len, statistics)),
+                pa.array([name for counts in statistics for name, _ in counts], pa.string()),
+                pa.array([count for counts in statistics for _, count in counts], pa.int64()),
+            ),
+        ]
         return pa.table(columns, schema=SCHEMA)
 
     @staticmethod
     def from_table(table: pa.Table) -> Manifest:
         """The inverse of `to_table`."""
+        if not table.num_rows:
+            return Manifest()
+        shard, layer, inputs, statistics = (
+            table[name].combine_chunks() for name in ("shard", "layer", "inputs", "statistics")
+        )
+        input_ids, names = _shared(inputs.values), _shared(statistics.keys)
+        counts = statistics.items.to_pylist()
         return Manifest(
             Cell(
-                shard=row["shard"],
-                layer=row["layer"],
-                object_id=row["object"],
-                num_rows=row["rows"],
-                num_bytes=row["bytes"],
-                inputs=tuple(row["inputs"]),
-                statistics=dict(row["statistics"]),
+                shard=shard,
+                layer=layer,
+                object_id=object_id,
+                num_rows=num_rows,
+                num_bytes=num_bytes,
+                inputs=tuple(input_ids[first:last]),
+                statistics=dict(zip(names[start:stop], counts[start:stop], strict=True)),
             )
-            for row in table.to_pylist()
+            for shard, layer, object_id, num_rows, num_bytes, (first, last), (start, stop) in zip(
+                _shared(shard),
+                _shared(layer),
+                *(table[name].to_pylist() for name in ("object", "rows", "bytes")),
+                pairwise(inputs.offsets.to_pylist()),
+                pairwise(statistics.offsets.to_pylist()),
+                strict=True,
+            )
         )
 
     def save(self, store: Store) -> str:
@@ -144,3 +167,15 @@ class Manifest:
         except (pa.ArrowException, ValueError, OSError) as error:
             raise ObjectDamagedError(f"object {object_id[:12]} is not a manifest") from error
         return Manifest.from_table(table)
+
+
+def _offsets(lengths: Iterable[int]) -> pa.Array:
+    """Where each list begins, and where the last one ends."""
+    return pa.array(accumulate(lengths, initial=0), pa.int32())
+
+
+def _shared(strings: pa.StringArray) -> list[str]:
+    """The strings, equal ones as one object: names of counts come once for every cell."""
+    encoded = strings.dictionary_encode()
+    words: list[str] = encoded.dictionary.to_pylist()
+    return [words[code] for code in encoded.indices.to_pylist()]

@@ -46,6 +46,25 @@ def test_table_round_trip(cells: list[Cell]) -> None:
     assert list(Manifest.from_table(table)) == list(manifest)
 
 
+@given(st.lists(_CELLS, min_size=2, max_size=8))
+def test_part_of_a_table_gives_part_of_the_cells(cells: list[Cell]) -> None:
+    table = Manifest(cells).to_table()
+    pieces = pa.concat_tables([table.slice(0, 1), table.slice(1)])
+    assert list(Manifest.from_table(pieces)) == list(Manifest(cells))
+    assert list(Manifest.from_table(table.slice(1))) == list(Manifest(list(Manifest(cells))[1:]))
+
+
+def test_names_of_counts_are_held_once_however_many_cells_have_them() -> None:
+    cells = [
+        Cell(shard=shard, layer="boxes", object_id="0" * 64, num_rows=1, num_bytes=1,
+             statistics={"category:shoe": 1})
+        for shard in ("a", "b")
+    ]  # fmt: skip
+    first, second = Manifest.from_table(Manifest(cells).to_table())
+    [one], [other] = first.statistics, second.statistics
+    assert one is other
+
+
 def test_saved_round_trip_and_same_bytes(store: Store) -> None:
     cells = [_cell("s2", "boxes", 1), _cell("s2", "images", 2), _cell("s1", "images", 3)]
     object_id = Manifest(cells).save(store)
