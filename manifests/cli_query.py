@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from manifests.console import JsonOption, StoreOption, examples
+from manifests.console import JsonOption, RefOption, StoreOption, examples, show
 
 _PRINTED_ROWS = 40
 
@@ -57,6 +57,43 @@ def sql(
             cli_sql.print_rows(result, _PRINTED_ROWS if limit is None else limit)
 
 
+def log(
+    store: StoreOption,
+    ref: RefOption = "main",
+    everything: Annotated[
+        bool, typer.Option("--all", "-a", help="All branches and tags, not --ref alone.")
+    ] = False,
+    graph: Annotated[
+        bool, typer.Option("--graph", "-g", help="Draw how branches part and merge.")
+    ] = False,
+    oneline: Annotated[bool, typer.Option("--oneline", help="A short line a commit.")] = False,
+    layer: Annotated[
+        str, typer.Option("--layer", metavar="LAYER", help="Only commits that changed this layer.")
+    ] = "",
+    operation: Annotated[
+        str, typer.Option("--operation", metavar="NAME", help="Only commits of this operation.")
+    ] = "",
+    limit: Annotated[
+        int, typer.Option("--limit", "-n", min=0, help="Commits at most; 0: all.")
+    ] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """The history of a ref, newest first and never a commit before what was made of it."""
+    from manifests import cli_log
+    from manifests.cli import open_store
+    from manifests.log import LogOptions, all_refs, log
+
+    options = LogOptions(layer=layer, operation=operation, limit=limit, in_lines=graph)
+    opened = open_store(store)
+    entries = log(opened, all_refs(opened) if everything else [ref], options)
+    if as_json:
+        show(cli_log.log_json(entries), as_json=True, human=lambda: None)
+    elif graph or oneline:
+        cli_log.print_lines(entries, graph=graph, oneline=oneline)
+    else:
+        cli_log.print_log(entries)
+
+
 def _query_text(ref: str, query: str | None, file: Path | None) -> str | None:
     import sys
 
@@ -64,8 +101,8 @@ def _query_text(ref: str, query: str | None, file: Path | None) -> str | None:
 
     if any(character.isspace() for character in ref):
         raise InputError(
-            f"expected a ref and then the query, got {ref[:40]!r} as the ref; begin with 'main', or "
-            "whatever is to be asked"
+            f"expected a ref and then the query, got {ref[:40]!r} as the ref; put 'main' or "
+            "another ref before it"
         )
     if file is None:
         return query
@@ -85,6 +122,15 @@ COMMANDS: Mapping[str, tuple[Callable[..., None], str]] = {
             "maskmill sql main 'select category, count(*) from boxes group by 1'",
             "maskmill sql main 'select teacher, avg(keep::int) from annotations group by 1'",
             "maskmill sql v1 --file worst.sql --csv worst.csv",
+        ),
+    ),
+    "log": (
+        log,
+        examples(
+            "maskmill log --store st",
+            "maskmill log --graph --all",
+            "maskmill log --oneline --layer masks/sam_vit_t",
+            "maskmill log --ref strict --operation filter -n 5 --json",
         ),
     ),
 }
