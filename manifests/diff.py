@@ -11,6 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from threading import Semaphore
 
 import pyarrow as pa
 
@@ -32,6 +33,8 @@ Progress = Callable[[int, int], None]
 
 # Some columns of a shard, and arithmetic that lets go of the GIL: the store is waited for.
 _NUM_THREADS = 8
+# Masks are large: so many shards' are in memory at once.
+_NUM_MASKS_CELLS = 2
 _MASKS = schemas.masks_layer("")
 _IMAGE_LAYERS = {schemas.IMAGES, schemas.IMAGE_INDEX}
 
@@ -89,7 +92,8 @@ def diff(
     sums = DiffSums()
     masks, flips = ExampleHeap(options.max_examples), ExampleHeap(options.max_examples)
     with ThreadPoolExecutor(_NUM_THREADS) as threads:
-        work = partial(_compare, a, b, layers=layers, options=options)
+        room = Semaphore(_NUM_MASKS_CELLS)
+        work = partial(_compare, a, b, layers=layers, options=options, room=room)
         # In the order of shards, whoever is ready first: sums of floats depend on their order.
         for number, found in enumerate(threads.map(work, pairs), start=1):
             sums.add(found.images, found.boxes, found.masks, found.verdicts)
@@ -120,11 +124,18 @@ def _layers(a: Dataset, b: Dataset, options: DiffOptions) -> frozenset[str]:
 
 
 def _compare(
-    a: Dataset, b: Dataset, pair: ShardPair, *, layers: frozenset[str], options: DiffOptions
+    a: Dataset,
+    b: Dataset,
+    pair: ShardPair,
+    *,
+    layers: frozenset[str],
+    options: DiffOptions,
+    room: Semaphore,
 ) -> _Found:
     aligned = AlignedPair(a, b, pair, by_category=options.by_category)
     wanted = {layer for layer in layers if aligned.can_differ(layer)}
-    masks, mask_seen = _masks(aligned, sorted(wanted), options.max_examples)
+    with room:
+        masks, mask_seen = _masks(aligned, sorted(wanted), options.max_examples)
     verdicts, flips_seen = VERDICT_EVENTS.empty_table(), EXAMPLES.empty_table()
     if schemas.VERDICTS in wanted:
         verdicts, flips_seen = _verdicts(aligned, options.max_examples)

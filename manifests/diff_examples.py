@@ -23,6 +23,8 @@ from manifests.diff_sums import filled
 from manifests.diff_verdicts import FlippedRows
 from manifests.schemas import VERDICTS
 
+Floats = NDArray[np.float64]
+
 EXAMPLES = pa.schema(
     [
         pa.field("layer", pa.string()),
@@ -41,11 +43,7 @@ EXAMPLES = pa.schema(
         pa.field("size", pa.float64()),
     ]
 )
-_ORDER = [
-    ("group", "ascending"), ("size", "descending"),
-    ("shard_after", "ascending"), ("row_after", "ascending"),
-    ("shard_before", "ascending"), ("row_before", "ascending"), ("layer", "ascending"),
-]  # fmt: skip
+_FLIP = ["category", "kind", "before", "after"]
 _SHOWN_FLIPS = pa.array([DROPPED, KEPT, OTHER_MASK])
 
 
@@ -56,71 +54,73 @@ class ExampleHeap:
         self._limit, self._best = limit, EXAMPLES.empty_table()
 
     def add(self, found: pa.Table) -> None:
-        """More EXAMPLES."""
+        """More EXAMPLES; of two that are equally large the first one counts as larger."""
         if found.num_rows:
-            self._best = spread(pa.concat_tables([self._best, found]), self._limit)
+            both = pa.concat_tables([self._best, found]).combine_chunks()
+            rows = whole_turns(_chunk(both, "group"), both["size"].to_numpy(), self._limit)
+            self._best = both.take(pa.array(rows))
 
     def chosen(self) -> tuple[Example, ...]:
-        """At most `limit`: the first of each group by falling size, then the second of each ..."""
-        ranked, rank = _ranked(self._best)
-        sizes = ranked["size"].to_numpy()
-        order = np.lexsort((-sizes, rank))[: self._limit]
-        rows = ranked.take(pa.array(order)).drop_columns(["group", "size"]).to_pylist()
-        return tuple(Example(**row) for row in rows)
+        """At most `limit`: the largest of each group by falling size, then the second of each."""
+        sizes = self._best["size"].to_numpy()
+        turns = _turns(_chunk(self._best, "group"), sizes)
+        order = np.lexsort((-sizes, turns))[: self._limit]
+        chosen = self._best.take(pa.array(order)).drop_columns(["group", "size"])
+        return tuple(Example(**row) for row in chosen.to_pylist())
 
 
-def spread(examples: pa.Table, limit: int) -> pa.Table:
-    """Whole turns of the groups, as few as give `limit` rows.
+def whole_turns(groups: pa.Array, sizes: Floats, limit: int) -> Ints:
+    """Rows, in their order, that the fewest whole turns take which give `limit` rows or all.
 
     What is chosen of a whole is in what is chosen of any part of it, so shards can be thinned out
     one by one: with fewer competitors, a part never takes fewer turns than the whole.
     """
-    if limit < 1:
-        return examples.slice(0, 0)
-    ranked, rank = _ranked(examples)
-    if ranked.num_rows <= limit:
-        return ranked
-    last = np.partition(rank, limit - 1)[limit - 1]
-    return ranked.filter(pa.array(rank <= last))
+    turns = _turns(groups, sizes)
+    if limit >= len(turns):
+        return np.arange(len(turns))
+    last = np.partition(turns, limit - 1)[limit - 1] if limit else -1
+    return np.flatnonzero(turns <= last)
 
 
-def _ranked(examples: pa.Table) -> tuple[pa.Table, NDArray[np.int64]]:
-    """Sorted by group and falling size, and [N] the place of each in its group."""
-    ranked = examples.sort_by(_ORDER).combine_chunks()
-    groups = pc.rank(ranked["group"], tiebreaker="dense").to_numpy()
-    is_first = np.diff(groups, prepend=0) > 0
-    place = np.arange(len(groups))
-    rank: NDArray[np.int64] = place - np.maximum.accumulate(np.where(is_first, place, 0))
-    return ranked, rank
+def _turns(groups: pa.Array, sizes: Floats) -> Ints:
+    """[N] how many of its own group are larger, or as large and before it."""
+    codes = pc.dictionary_encode(groups).indices.to_numpy()
+    order = np.lexsort((-sizes, codes))
+    place = np.arange(len(order))
+    is_first = np.diff(codes[order], prepend=-1) != 0
+    turns = np.empty(len(order), dtype=np.int64)
+    turns[order] = place - np.maximum.accumulate(np.where(is_first, place, 0))
+    return turns
 
 
-def mask_examples(aligned: AlignedPair, layer: str, paired: PairedMasks, limit: int) -> pa.Table:
+def mask_examples(aligned: AlignedPair, layer: str, masks: PairedMasks, limit: int) -> pa.Table:
     """EXAMPLES of one layer of one pair of shards."""
-    categories = aligned.categories_after(paired.after)
-    sizes = paired.moved_px / np.sqrt(np.maximum(paired.union_px * paired.image_px, 1))
-    found = filled(
-        EXAMPLES, len(sizes), layer=layer, kind=pa.array(paired.kind, pa.string()),
-        category=categories, **_places(aligned, paired.before, paired.after),
-        iou=pc.if_else(pa.array(paired.kind == CHANGED), pa.array(paired.iou), None),
-        moved_px=pa.array(paired.moved_px), group=_joined([layer, categories]),
-        size=pa.array(sizes),
+    groups = _joined([layer, aligned.categories_after(masks.after)])
+    sizes = masks.moved_px / np.sqrt(np.maximum(masks.union_px * masks.image_px, 1))
+    rows = whole_turns(groups, sizes, limit)
+    return filled(
+        EXAMPLES, len(rows), layer=layer, kind=pa.array(masks.kind[rows], pa.string()),
+        category=aligned.categories_after(masks.after[rows]),
+        **_places(aligned, masks.before[rows], masks.after[rows]),
+        iou=pc.if_else(pa.array(masks.kind[rows] == CHANGED), pa.array(masks.iou[rows]), None),
+        moved_px=pa.array(masks.moved_px[rows]),
+        group=groups.take(pa.array(rows)), size=pa.array(sizes[rows]),
     )  # fmt: skip
-    return spread(found, limit)
 
 
 def flip_examples(aligned: AlignedPair, flipped: FlippedRows, limit: int) -> pa.Table:
     """EXAMPLES of flipped verdicts of one pair of shards."""
-    states = {
-        name: flipped.events[name].combine_chunks()
-        for name in ("category", "kind", "before", "after")
-    }
-    found = filled(
-        EXAMPLES, flipped.events.num_rows, layer=VERDICTS, **states,
-        **_places(aligned, flipped.before, flipped.after),
-        moved_px=0, group=_joined([VERDICTS, *states.values()]),
-        size=_shuffled(aligned.after, flipped.after),
+    shown = np.flatnonzero(pc.is_in(flipped.events["kind"], value_set=_SHOWN_FLIPS))
+    events = flipped.events.take(pa.array(shown)).combine_chunks()
+    groups = _joined([_chunk(events, name) for name in _FLIP])
+    sizes = _shuffled(aligned.after, flipped.after[shown])
+    rows = whole_turns(groups, sizes, limit)
+    chosen, places = events.take(pa.array(rows)), shown[rows]
+    return filled(
+        EXAMPLES, len(rows), layer=VERDICTS, **{name: _chunk(chosen, name) for name in _FLIP},
+        **_places(aligned, flipped.before[places], flipped.after[places]),
+        moved_px=0, group=groups.take(pa.array(rows)), size=pa.array(sizes[rows]),
     )  # fmt: skip
-    return spread(found.filter(pc.is_in(found["kind"], value_set=_SHOWN_FLIPS)), limit)
 
 
 def _places(aligned: AlignedPair, before: Ints, after: Ints) -> dict[str, pa.Array | str | None]:
@@ -132,13 +132,17 @@ def _places(aligned: AlignedPair, before: Ints, after: Ints) -> dict[str, pa.Arr
     }
 
 
-def _shuffled(side: Side | None, rows: Ints) -> pa.Array:
+def _shuffled(side: Side | None, rows: Ints) -> Floats:
     """[M] a number for each row that depends on its shard and place alone."""
     if side is None:
-        return pa.nulls(len(rows), pa.float64())
-    numbers = np.random.default_rng(int(side.shard[:16], 16)).random(side.num_boxes)
-    return pa.array(numbers[rows])
+        return np.zeros(len(rows))
+    return np.random.default_rng(int(side.shard[:16], 16)).random(side.num_boxes)[rows]
+
+
+def _chunk(table: pa.Table, name: str) -> pa.Array:
+    return table[name].combine_chunks()
 
 
 def _joined(parts: Sequence[str | pa.Array]) -> pa.Array:
+    """[N] one string of several."""
     return pc.binary_join_element_wise(*parts, "\0", null_handling="replace", null_replacement="-")

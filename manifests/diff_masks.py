@@ -103,15 +103,11 @@ def _one_sided(layer: str, kind: str, categories: pa.Array) -> pa.Table:
 
 
 def _events_of_pairs(aligned: AlignedPair, layer: str, paired: PairedMasks) -> pa.Table:
-    # The sums are of masks that are on both sides: one that came or went has no IoU.
-    has_both = pa.array(paired.kind == CHANGED)
-    sums = {"iou": paired.iou, "moved_px": paired.moved_px, "union_px": paired.union_px}
     return filled(
-        MASK_EVENTS, len(paired.kind),
-        teacher=layer.removeprefix(_PREFIX),
-        category=aligned.categories_after(paired.after),
-        kind=pa.array(paired.kind, pa.string()),
-        **{name: pc.if_else(has_both, pa.array(values), 0) for name, values in sums.items()},
+        MASK_EVENTS, len(paired.kind), teacher=layer.removeprefix(_PREFIX),
+        category=aligned.categories_after(paired.after), kind=pa.array(paired.kind, pa.string()),
+        iou=pa.array(paired.iou), moved_px=pa.array(paired.moved_px),
+        union_px=pa.array(paired.union_px),
     )  # fmt: skip
 
 

@@ -38,8 +38,8 @@ class Alignment:
     before: Ints
     after: Ints
     moved: NDArray[np.bool_]
-    only_before: Ints = _NO_ROWS
-    only_after: Ints = _NO_ROWS
+    only_before: Ints
+    only_after: Ints
     is_by_position: bool = False
 
 
@@ -84,7 +84,10 @@ class AlignedPair:
         if self.has_same_boxes and before:
             rows = np.arange(before.num_boxes)
             still = np.zeros(len(rows), dtype=bool)
-            return Alignment(before=rows, after=rows, moved=still, is_by_position=True)
+            return Alignment(
+                before=rows, after=rows, moved=still, only_before=_NO_ROWS, only_after=_NO_ROWS,
+                is_by_position=True,
+            )  # fmt: skip
         rows_before = _rows_of_images(before, pair.images_before)
         rows_after = _rows_of_images(after, pair.images_after)
         if before is None or after is None or not rows_before.size or not rows_after.size:

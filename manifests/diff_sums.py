@@ -22,7 +22,7 @@ MASK_EVENTS = pa.schema(
     [
         pa.field("teacher", pa.string()),
         _CATEGORY,
-        # A field of MaskChanges; the sums are of "changed" ones only.
+        # "added", "removed" or "changed"; what follows says something of changed ones only.
         pa.field("kind", pa.string()),
         _COUNT,
         pa.field("iou", pa.float64()),

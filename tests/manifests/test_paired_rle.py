@@ -1,4 +1,4 @@
-"""Columns of mask pairs at once say what pycocotools says one by one, and never trust their bytes."""
+"""Columns of mask pairs say what pycocotools says one by one, and never trust their bytes."""
 
 from __future__ import annotations
 
