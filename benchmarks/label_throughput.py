@@ -67,7 +67,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> list[tuple[float, fl
     teacher = registry.build(arguments.teacher, {})
     naive = naive_loop(folder) if arguments.teacher.startswith("sam") else None
     pool_config = PoolConfig(workers=1, cpus_per_worker=arguments.threads)
-    build = partial(_build_worker, dataset.store.url, config)
+    build = partial(_build_worker, dataset.store, config)
     rows = []
     with open_pool(build, config=pool_config, default_cpus=1, num_tasks=1) as pool:
         for number, payload in enumerate(payloads):

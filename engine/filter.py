@@ -22,7 +22,7 @@ from manifests.manifest import Cell
 from manifests.results import ResultRecord, find_result, publish_result, work_key
 from manifests.statistics import rows_by_category, value_counts
 from manifests.store import Store
-from manifests.writer import Writer
+from manifests.writer import Draft, Writer
 
 VERSION = 1
 """Raised when the verdicts of the same policy and masks would come out different."""
@@ -60,12 +60,17 @@ def filter_masks(store: Store, config: FilterConfig) -> str:
         CommitConflictError: the branch moved meanwhile.
     """
     writer = Writer(store, config.branch)
-    dataset = writer.dataset
+    return writer.publish(draft_filter(writer.dataset, config))
+
+
+def draft_filter(dataset: Dataset, config: FilterConfig) -> Draft:
+    """What a filter step makes of a commit; no branch is touched. Raises as `filter_masks`."""
     check_layers(dataset, config.policy)
     with ThreadPoolExecutor(_NUM_THREADS) as threads:
         work = partial(_filter_shard, dataset, policy=config.policy)
         records = list(threads.map(work, dataset.manifest.shards()))
-    return writer.commit(
+    return Draft.on(
+        dataset,
         dataset.manifest.with_cells(cell for record in records for cell in record.cells),
         operation=operation("filter", version=VERSION, config=asdict(config.policy)),
         ledger=_ledger(dataset, records),

@@ -44,7 +44,8 @@ def record_known_masks(
 ) -> None:
     """Publishes result records for work whose masks the dataset has and whose record is missing.
 
-    A store opened with `scratch` wants work to be done anew, so it gets none.
+    So it does where the store was opened with `scratch`: the commit that a step starts from is
+    given, and only the step's own work is done anew.
 
     Args:
         dataset: the commit that work is planned for.
@@ -61,7 +62,7 @@ def record_known_masks(
         cell = dataset.manifest.get(item.shard, layer)
         if cell is not None and cell.inputs == item.inputs:
             known[item.work_key] = cell
-    if not known or dataset.store.scratch:
+    if not known:
         return
 
     def is_unrecorded(key: str) -> bool:

@@ -28,6 +28,7 @@ from engine.ingest_config import IngestConfig
 from engine.pack import VERSION, PackPayload, PackWorker
 from engine.plan import IngestPlan, PlannedShard, known_images
 from engine.pool import open_pool
+from engine.sources.digest import digests_of
 from engine.sources.protocol import Source
 from engine.sources.registry import open_source
 from engine.spool import Spool
@@ -40,9 +41,10 @@ from manifests.history import newest
 from manifests.ledger import Ledger, LedgerCounter
 from manifests.manifest import Manifest
 from manifests.parquet import table_to_parquet
+from manifests.removed import Removals
 from manifests.results import ResultRecord, work_key
 from manifests.store import Store
-from manifests.writer import Writer
+from manifests.writer import Draft, Writer
 
 log = logging.getLogger(__name__)
 
@@ -65,23 +67,37 @@ def ingest(
         CommitConflictError: the branch moved meanwhile.
     """
     writer = Writer(store, config.branch)
-    root = ImageRoot(config.source.images)
+    return writer.publish(draft_ingest(writer.dataset, config, on_progress=on_progress))
+
+
+def draft_ingest(
+    dataset: Dataset,
+    config: IngestConfig,
+    *,
+    on_progress: Callable[[JobProgress], None] | None = None,
+) -> Draft:
+    """What an ingest step makes of a commit; no branch is touched. Raises as `ingest`."""
+    store, root = dataset.store, ImageRoot(config.source.images)
     root.check()
     source = open_source(config.source)
+    inputs = digests_of(source)
     with tempfile.TemporaryDirectory(prefix="maskmill-spool-") as folder:
         spool = Spool(Path(folder))
         spool.fill(source)
         plan = IngestPlan(spool, config, images_implied=source.images_implied)
         fingerprints = plan_fingerprints(root, plan.files())
         with open_pool(
-            partial(_build_worker, store.url), config=config.pool, default_cpus=1,
+            partial(_build_worker, store), config=config.pool, default_cpus=1,
             num_tasks=max(1, len(fingerprints)),
         ) as pool:  # fmt: skip
             driver = partial(Driver, store, pool, config=config.driver, on_progress=on_progress)
             read = driver().run(fingerprints)
-            plan.set_fingerprints(_fingerprint_table(store, read), known_images(writer.dataset))
+            plan.set_fingerprints(
+                _fingerprint_table(store, read), known_images(dataset),
+                taken_down=Removals.load(store, dataset.commit).image_ids,
+            )  # fmt: skip
             payloads = [
-                _payload(store, writer.dataset, plan.shard(number), config, source)
+                _payload(store, dataset, plan.shard(number), config, source)
                 for number in range(plan.num_shards())
             ]
             records = driver().run(payloads)
@@ -90,17 +106,18 @@ def ingest(
             raise InputError(
                 f"source '{config.source.name}' has no images; look at its annotations and images"
             )
-        return writer.commit(
-            _with_shards(writer.dataset.manifest, records),
+        return Draft.on(
+            dataset,
+            _with_shards(dataset.manifest, records),
             operation=operation(
                 "ingest", version=VERSION, config=_lineage(config),
-                packages=("pillow", "opencv-python-headless"),
+                packages=("pillow", "opencv-python-headless", "duckdb"), inputs=inputs,
             ),
             ledger=ledger,
             message=config.message or f"ingest {config.source.name}",
-            categories=plan.categories(writer.dataset.commit.categories),
+            categories=plan.categories(dataset.commit.categories),
             rejects=_store_rejects(store, plan, records),
-            even_if_unchanged=_kept_nothing(ledger) or _is_new(writer.dataset, config),
+            even_if_unchanged=_kept_nothing(ledger) or _is_new(dataset, config),
         )  # fmt: skip
 
 
@@ -128,8 +145,8 @@ class IngestWorker:
         return worker.run(payload)
 
 
-def _build_worker(store_url: str) -> Worker:
-    return IngestWorker(Store(store_url))
+def _build_worker(store: Store) -> Worker:
+    return IngestWorker(store)
 
 
 def _fingerprint_table(store: Store, records: Sequence[ResultRecord]) -> pa.Table:

@@ -14,6 +14,7 @@ from engine.pool import PoolConfig, open_pool
 from engine.task import Worker
 from manifests import schemas
 from manifests.dataset import DEFAULT_BRANCH, Dataset, operation
+from manifests.digest import canonical_json
 from manifests.errors import InputError
 from manifests.history import newest
 from manifests.ledger import Ledger, LedgerCounter
@@ -21,12 +22,14 @@ from manifests.manifest import Cell, Manifest
 from manifests.results import ResultRecord, work_key
 from manifests.statistics import rows_by_category
 from manifests.store import Store
-from manifests.writer import Writer
+from manifests.writer import Draft, Writer
 
 log = logging.getLogger(__name__)
 
 VERSION = 1
 """Raised when the masks layer of the same teacher and boxes would come out different."""
+
+_PACKAGES = ("pillow", "opencv-python-headless")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,27 +136,40 @@ def label(
         CommitConflictError: the branch moved meanwhile.
         NothingToCommitError: the layer is there already, from this teacher, weights and settings.
     """
+    writer = Writer(store, config.branch)
+    return writer.publish(draft_label(writer.dataset, config, on_progress=on_progress))
+
+
+def draft_label(
+    dataset: Dataset,
+    config: LabelConfig,
+    *,
+    on_progress: Callable[[JobProgress], None] | None = None,
+) -> Draft:
+    """What a label step makes of a commit; no branch is touched. Raises as `label`."""
     from teachers import registry
 
+    store = dataset.store
     identity = registry.identity(config.teacher, config.teacher_config)
-    writer = Writer(store, config.branch)
     payloads = plan_label(
-        writer.dataset, identity.name, asdict(identity), retry_failed=config.retry_failed
+        dataset, identity.name, asdict(identity), retry_failed=config.retry_failed
     )
-    record_known_masks(writer.dataset, payloads, identity=asdict(identity), version=VERSION)
-    build = partial(_build_worker, store.url, config)
+    record_known_masks(dataset, payloads, identity=asdict(identity), version=VERSION)
+    build = partial(_build_worker, store, config)
     cpus = 0 if config.pool.gpus_per_worker == 0 else 4
     with open_pool(build, config=config.pool, default_cpus=cpus, num_tasks=len(payloads)) as pool:
         driver = Driver(store, pool, config=config.driver, on_progress=on_progress)
         records = driver.run(payloads)
     layer = schemas.masks_layer(identity.name)
-    return writer.commit(
-        _with_layer(writer.dataset.manifest, records),
+    return Draft.on(
+        dataset,
+        _with_layer(dataset.manifest, records),
         operation=operation(
             "label", version=VERSION, config=_lineage(config), teacher=asdict(identity),
-            packages=("torch", "opencv-python-headless", "segment-anything"),
+            packages=(*_PACKAGES, *registry.spec(identity.name).packages),
+            machines=_machines(dataset.manifest, records),
         ),
-        ledger=_ledger(writer.dataset, layer, records),
+        ledger=_ledger(dataset, layer, records),
         message=config.message or f"label with {identity.name}",
     )  # fmt: skip
 
@@ -239,13 +255,13 @@ def _carried(known: Cell | None, inputs: tuple[str, ...], *, retry_failed: bool)
     return next(iter(known.inputs[len(inputs) :]), "")
 
 
-def _build_worker(store_url: str, config: LabelConfig) -> Worker:
+def _build_worker(store: Store, config: LabelConfig) -> Worker:
     """Runs in the worker's process: the only place where the teacher's model is loaded."""
     from engine.label_worker import LabelWorker
     from teachers import registry
 
     teacher = registry.build(config.teacher, config.teacher_config)
-    return LabelWorker(Store(store_url), teacher, image_batch=config.image_batch)
+    return LabelWorker(store, teacher, image_batch=config.image_batch)
 
 
 def _with_layer(manifest: Manifest, records: Sequence[ResultRecord]) -> Manifest:
@@ -269,7 +285,25 @@ def _with_layer(manifest: Manifest, records: Sequence[ResultRecord]) -> Manifest
 
 def _lineage(config: LabelConfig) -> dict[str, Any]:  # Any: JSON
     """What shapes the masks; where and how patiently the job ran does not belong to it."""
-    return {"teacher": config.teacher, "teacher_config": dict(config.teacher_config)}
+    return {
+        "teacher": config.teacher,
+        "teacher_config": dict(config.teacher_config),
+        "image_batch": config.image_batch,
+        "retry_failed": config.retry_failed,
+    }
+
+
+def _machines(
+    before: Manifest, records: Sequence[ResultRecord]
+) -> tuple[Mapping[str, str | int], ...]:
+    """The kinds of machine that drew masks which the commit before did not have, each once."""
+    kinds = {
+        canonical_json(record.machine): record.machine
+        for record in records
+        if record.machine
+        and any(cell != before.get(cell.shard, cell.layer) for cell in record.cells)
+    }
+    return tuple(kinds[key] for key in sorted(kinds))
 
 
 def _ledger(dataset: Dataset, layer: str, records: Sequence[ResultRecord]) -> Ledger:

@@ -33,7 +33,7 @@ from manifests.results import ResultRecord, find_result, publish_result
 from manifests.statistics import value_counts
 from manifests.store import Store
 from manifests.taken_down import why_gone
-from teachers.protocol import MaskChunk, Teacher
+from teachers.protocol import MaskChunk, Teacher, machine_of
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +82,9 @@ class LabelWorker:
             layer=schemas.masks_layer(payload.teacher), inputs=payload.inputs,
             statistics=_statistics(payload, table),
         )  # fmt: skip
-        record = ResultRecord(cells=(cell,), ledger=shard.outcomes(table))
+        record = ResultRecord(
+            cells=(cell,), ledger=shard.outcomes(table), machine=machine_of(self._teacher)
+        )
         if cell.object_id == payload.carried and cell.statistics.get(schemas.FAILED):
             return record  # tried again in vain: the next one who asks may try, too
         return publish_result(self._store, payload.work_key, record)

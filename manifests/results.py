@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import msgspec
@@ -24,11 +24,13 @@ class ResultRecord:
         cells: what the work made, already in the store.
         ledger: outcomes of the rows it saw, and nothing about its inputs.
         rejects: object id of a table of rows it did not keep, or None.
+        machine: what of the machine that did it can show in the last digits; empty if nothing can.
     """
 
     cells: tuple[Cell, ...]
     ledger: tuple[LedgerRow, ...] = ()
     rejects: str | None = None
+    machine: Mapping[str, str | int] = field(default_factory=dict)
 
 
 def work_key(

@@ -92,3 +92,21 @@ class Teacher(Protocol):
                 this); the caller halves the batch and calls again.
         """
         ...
+
+
+@runtime_checkable
+class MachineBound(Protocol):
+    """A teacher whose sums of floats come out differently on another kind of machine.
+
+    Its signals then differ in their last digits, and rarely a pixel at a mask's edge.
+    """
+
+    @property
+    def machine(self) -> Mapping[str, str | int]:
+        """What of this machine shapes them; under the name of a setting where one governs it."""
+        ...
+
+
+def machine_of(teacher: Teacher) -> dict[str, str | int]:
+    """See `MachineBound.machine`; empty for a teacher that computes the same everywhere."""
+    return dict(teacher.machine) if isinstance(teacher, MachineBound) else {}

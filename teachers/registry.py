@@ -35,6 +35,7 @@ class TeacherSpec:
         version: raised by hand when the teacher's masks or signals change.
         weights: name in `teachers.weights.TABLE`, or None.
         settings: what can be set, with the defaults.
+        packages: distributions that shape its masks, beside those that shape every mask layer.
     """
 
     description: str
@@ -42,6 +43,7 @@ class TeacherSpec:
     version: int
     weights: str | None = None
     settings: type[Settings] = Settings
+    packages: tuple[str, ...] = ()
 
 
 def _sam(description: str, weights_name: str) -> TeacherSpec:
@@ -51,6 +53,7 @@ def _sam(description: str, weights_name: str) -> TeacherSpec:
         version=1,
         weights=weights_name,
         settings=SamSettings,
+        packages=("torch", "segment-anything"),
     )
 
 
@@ -72,6 +75,7 @@ REGISTRY: Mapping[str, TeacherSpec] = {
         version=1,
         weights="u2netp",
         settings=U2NetpSettings,
+        packages=("onnxruntime",),
     ),
     "sam_vit_h": _sam("Segment Anything, ViT-H: best masks, needs a GPU", "sam_vit_h"),
     "sam_vit_l": _sam("Segment Anything, ViT-L", "sam_vit_l"),

@@ -6,7 +6,7 @@ upstream's predictor, nothing is kept from one image to the next.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
@@ -55,6 +55,19 @@ class SamTeacher:
         self._parts, self._device, self._settings = parts, device, settings
         self._image_batch = settings.image_batch or _IMAGE_BATCH[device.type]
         self._box_batch = settings.box_batch or _BOX_BATCH[device.type]
+
+    @property
+    def machine(self) -> Mapping[str, str | int]:
+        """See `teachers.protocol.MachineBound`."""
+        batches = {"image_batch": self._image_batch, "box_batch": self._box_batch}
+        if self._device.type == "cuda":
+            return {"device": "cuda", "gpu": torch.cuda.get_device_name(self._device), **batches}
+        return {
+            "device": self._device.type,
+            "instructions": str(torch.backends.cpu.get_cpu_capability()),
+            "num_threads": torch.get_num_threads(),
+            **batches,
+        }
 
     def predict(
         self, images: Sequence[ImageRgb], boxes_xyxy: Sequence[BoxesXyxy]

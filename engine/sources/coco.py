@@ -26,7 +26,7 @@ from engine.sources.coco_entries import (
     image_from,
 )
 from engine.sources.json_stream import ArrayKey, read_arrays
-from engine.sources.protocol import SourceBatch, SourceConfig
+from engine.sources.protocol import SourceBatch, SourceConfig, SourceInput
 from engine.sources.tables import (
     INT32_MAX,
     annotation_batch,
@@ -68,6 +68,10 @@ class CocoSource:
     @property
     def images_implied(self) -> bool:
         return False
+
+    def inputs(self) -> Iterator[SourceInput]:
+        """The file."""
+        yield SourceInput(role="annotations", url=self.path)
 
     def scan(self) -> Iterator[SourceBatch]:
         """Batches in the order of the file, whichever of its arrays comes first."""

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from engine.sources.csv_stream import CsvBatch, box_defects, read_csv, read_header
 from engine.sources.files import IMAGE_SUFFIXES, Folder
-from engine.sources.protocol import BATCH_ROWS, SourceBatch, SourceConfig
+from engine.sources.protocol import BATCH_ROWS, SourceBatch, SourceConfig, SourceInput
 from engine.sources.tables import (
     annotation_batch,
     box_column,
@@ -81,6 +81,12 @@ class CsvBoxesSource:
     @property
     def images_implied(self) -> bool:
         return True
+
+    def inputs(self) -> Iterator[SourceInput]:
+        """The file, and which images there are."""
+        yield SourceInput(role="annotations", url=self.path)
+        names = Folder(self.images).names(IMAGE_SUFFIXES)
+        yield SourceInput(role="image_names", url=self.images, names=names, is_listing=True)
 
     def scan(self) -> Iterator[SourceBatch]:
         """The folder's images, then the rows with their images and new categories."""

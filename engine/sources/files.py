@@ -117,14 +117,14 @@ def _file_text(name: str, found: object) -> FileText:
 
 
 @contextmanager
-def open_bytes(url: str) -> Iterator[BinaryIO]:
-    """A file opened for reading, decompressed where its suffix says so.
+def open_bytes(url: str, *, compression: str | None = "infer") -> Iterator[BinaryIO]:
+    """A file opened for reading, decompressed where its suffix says so, or as it is for None.
 
     Raises:
         InputError: it does not exist, is a folder, or cannot be reached.
     """
     try:
-        opened = fsspec.open(url, "rb", compression="infer").open()
+        opened = fsspec.open(url, "rb", compression=compression).open()
     except transport_errors() as error:
         raise _unreachable(url, error) from error
     with opened as file:

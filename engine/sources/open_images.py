@@ -24,7 +24,7 @@ import pyarrow.compute as pc
 from engine.sources.csv_stream import CsvBatch, box_defects, read_csv
 from engine.sources.files import open_bytes
 from engine.sources.image_labels import absent_labels
-from engine.sources.protocol import SourceBatch, SourceConfig
+from engine.sources.protocol import SourceBatch, SourceConfig, SourceInput
 from engine.sources.tables import (
     annotation_batch,
     box_column,
@@ -87,6 +87,16 @@ class OpenImagesSource:
     @property
     def images_implied(self) -> bool:
         return True
+
+    def inputs(self) -> Iterator[SourceInput]:
+        """The files that are given."""
+        files = {
+            "annotations": self.boxes, "classes": self.classes,
+            "image_labels": self.image_labels, "images_csv": self.images_csv,
+        }  # fmt: skip
+        for role, url in files.items():
+            if url is not None:
+                yield SourceInput(role=role, url=url)
 
     def scan(self) -> Iterator[SourceBatch]:
         """Categories, image-level labels, listed images, then boxes with their images."""

@@ -9,7 +9,7 @@ counted. Only a file that is not well-formed at all raises (`SourceSyntaxError`,
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -105,6 +105,24 @@ class SourceConfig:
                 )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceInput:
+    """Something that a scan depends on, and whose change would change the dataset.
+
+    Attributes:
+        role: "annotations", the option that names it, or "image_names".
+        url: a file, or a folder.
+        names: files below the folder, sorted; those that are missing count as well. None: `url` is
+            one file.
+        is_listing: the scan looks at the names alone and never into these files.
+    """
+
+    role: str
+    url: str
+    names: Sequence[str] | None = None
+    is_listing: bool = False
+
+
 class Source(Protocol):
     """One external dataset, opened."""
 
@@ -116,6 +134,14 @@ class Source(Protocol):
     @property
     def images_implied(self) -> bool:
         """True if image entries are derived from annotation rows and may repeat."""
+        ...
+
+    def inputs(self) -> Iterator[SourceInput]:
+        """What `scan` depends on, but for the images themselves; each role once.
+
+        Raises:
+            InputError: as `scan`, where a folder must be listed.
+        """
         ...
 
     def scan(self) -> Iterator[SourceBatch]:

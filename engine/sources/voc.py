@@ -15,7 +15,7 @@ from typing import Literal, NoReturn
 from xml.etree import ElementTree  # every document type is refused: _NoDoctype
 
 from engine.sources.files import FileText, Folder, open_bytes
-from engine.sources.protocol import SourceBatch, SourceConfig
+from engine.sources.protocol import SourceBatch, SourceConfig, SourceInput
 from engine.sources.rows import AnnotationRow, Box, CategoryRow, ImageRow, Row, batches
 from engine.sources.tables import INT32_MAX
 from manifests.errors import InputError
@@ -56,30 +56,45 @@ class VocSource:
     def images_implied(self) -> bool:
         return False
 
+    def inputs(self) -> Iterator[SourceInput]:
+        """The XML files, and the list that chooses some of them."""
+        folder = Folder(self.annotations)
+        names, _ = self._chosen(folder, _below(folder))
+        yield SourceInput(role="annotations", url=self.annotations, names=sorted(names))
+        if self.image_set is not None:
+            yield SourceInput(role="image_set", url=_image_set_url(folder, self.image_set))
+
     def scan(self) -> Iterator[SourceBatch]:
         """Images in the order of the list, or of their names, with new categories between."""
         yield from batches(self._rows())
 
     def _rows(self) -> Iterator[Row]:
         folder = Folder(self.annotations)
-        below = "Annotations" if folder.has_folder("Annotations") else ""
+        below = _below(folder)
+        names, missing = self._chosen(folder, below)
+        for name in missing:
+            yield _broken(name, below, "missing_annotation_file")
+        seen: set[str] = set()
+        for text in folder.read(names):
+            yield from self._file_rows(text, below, seen)
+
+    def _chosen(self, folder: Folder, below: str) -> tuple[list[str], list[str]]:
+        """The XML files to read, in order, and those of the list that are not there."""
         names = folder.names((".xml",), below=below)
         if not names:
             raise InputError(
                 f"no .xml file below {self.annotations}: expected one for each image; "
                 f"check the folder"
             )
-        if self.image_set is not None:
-            chosen = _image_set(folder, self.image_set)
-            present = set(names)
-            names = [posixpath.join(below, f"{stem}.xml") for stem in chosen]
-            # Only files that were listed are opened, whatever the list says.
-            for name in (name for name in names if name not in present):
-                yield _broken(name, below, "missing_annotation_file")
-            names = [name for name in names if name in present]
-        seen: set[str] = set()
-        for text in folder.read(names):
-            yield from self._file_rows(text, below, seen)
+        if self.image_set is None:
+            return names, []
+        present = set(names)
+        wanted = [
+            posixpath.join(below, f"{stem}.xml") for stem in _image_set(folder, self.image_set)
+        ]
+        # Only files that were listed are opened, whatever the list says.
+        missing = [name for name in wanted if name not in present]
+        return [name for name in wanted if name in present], missing
 
     def _file_rows(self, text: FileText, below: str, seen: set[str]) -> Iterator[Row]:
         try:
@@ -156,11 +171,19 @@ def _image_id(name: str, below: str) -> str:
 
 def _image_set(folder: Folder, image_set: str) -> list[str]:
     """The ids in a list, without the second column that says whether a class is present."""
-    is_path = "/" in image_set or image_set.endswith(".txt")
-    url = image_set if is_path else folder.url_of(f"ImageSets/Main/{image_set}.txt")
-    with open_bytes(url) as file:
+    with open_bytes(_image_set_url(folder, image_set)) as file:
         lines = [line.split() for line in file.read().decode("utf-8-sig", "replace").splitlines()]
     return list(dict.fromkeys(cells[0] for cells in lines if cells))
+
+
+def _image_set_url(folder: Folder, image_set: str) -> str:
+    is_path = "/" in image_set or image_set.endswith(".txt")
+    return image_set if is_path else folder.url_of(f"ImageSets/Main/{image_set}.txt")
+
+
+def _below(folder: Folder) -> str:
+    """Where the XML files are in the folder."""
+    return "Annotations" if folder.has_folder("Annotations") else ""
 
 
 def _size(root: ElementTree.Element) -> tuple[int, int] | None:

@@ -10,7 +10,7 @@ from itertools import islice
 from typing import Literal
 
 from engine.sources.files import FileText
-from engine.sources.protocol import SourceBatch, SourceConfig
+from engine.sources.protocol import SourceBatch, SourceConfig, SourceInput
 from engine.sources.rows import AnnotationRow, CategoryRow, ImageRow, Row, batches
 from engine.sources.yolo_layout import Picture, YoloLayout, find_layout
 
@@ -44,6 +44,16 @@ class YoloSource:
     @property
     def images_implied(self) -> bool:
         return False
+
+    def inputs(self) -> Iterator[SourceInput]:
+        """The settings, lists and label files, and which images there are."""
+        layout = find_layout(self.annotations, self.images, split=self.split)
+        pictures = list(layout.pictures())
+        labels = {picture.label for picture in pictures if picture.label is not None}
+        names = sorted({*labels, *layout.label_files(), *layout.settings})
+        yield SourceInput(role="annotations", url=layout.folder.url, names=names)
+        shown = sorted(picture.file_name for picture in pictures)
+        yield SourceInput(role="image_names", url=self.images, names=shown, is_listing=True)
 
     def scan(self) -> Iterator[SourceBatch]:
         """Categories, every image with its labels, then labels without an image."""

@@ -16,6 +16,7 @@ from engine.sources.files import IMAGE_SUFFIXES, Folder, open_bytes
 from manifests.errors import InputError, SourceSyntaxError
 
 SPLITS = ("train", "val", "test")
+_NAME_LISTS = ("classes.txt", "labels/classes.txt")
 _NOT_LABELS = frozenset({"classes.txt", "notes.txt", "train.txt", "val.txt", "test.txt"})
 
 
@@ -34,12 +35,14 @@ class YoloLayout:
     Attributes:
         parts: image folders and lists (.txt) below the dataset folder; empty where the images
             lie in an image root of their own.
+        settings: files below the dataset folder that say all this, lists among them.
     """
 
     folder: Folder
     images: Folder
     names: Mapping[int, str]
     parts: tuple[str, ...]
+    settings: tuple[str, ...]
 
     def pictures(self) -> Iterator[Picture]:
         """All images of all parts, sorted within a part."""
@@ -98,9 +101,11 @@ def find_layout(annotations: str, images: str, *, split: str | None) -> YoloLayo
         path = annotations if is_yaml else folder.url_of(name)
         settings = _settings(path)
         names, parts = _names(settings, path), _parts(settings, path, folder, split)
+        files = (name, *(part for part in parts if part.endswith(".txt")))
     else:
         names, parts = _listed_names(folder), _plain_parts(folder, image_folder, split)
-    return YoloLayout(folder=folder, images=image_folder, names=names, parts=parts)
+        files = _NAME_LISTS
+    return YoloLayout(folder=folder, images=image_folder, names=names, parts=parts, settings=files)
 
 
 def _settings(path: str) -> dict[str, object]:
@@ -172,7 +177,7 @@ def _resolve(entry: str, base: str, path: str, folder: Folder) -> str:
 
 
 def _listed_names(folder: Folder) -> dict[int, str]:
-    for name in ("classes.txt", "labels/classes.txt"):
+    for name in _NAME_LISTS:
         if folder.has(name):
             with open_bytes(folder.url_of(name)) as file:
                 lines = file.read().decode("utf-8-sig", "replace").splitlines()
