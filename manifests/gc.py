@@ -16,6 +16,7 @@ import msgspec
 
 from manifests import layout
 from manifests.errors import InputError, MaskmillError
+from manifests.in_parallel import in_parallel
 from manifests.pins import Sweep, pins
 from manifests.reachable import Reachable, Roots, find_roots
 from manifests.results import ResultRecord
@@ -24,7 +25,7 @@ from manifests.store import ListedFile, Store
 log = logging.getLogger(__name__)
 
 DAY_S = 86_400.0
-_THREADS = 16
+_THREADS, _LISTERS = 16, 4
 _BATCH = 64
 _NUM_FOLDERS = 256
 # A store whose clock is this far behind its own files has a clock that jumped.
@@ -92,9 +93,9 @@ def collect_garbage(
     store.check_is_store()
     run = _Run(store, options, now=store.clock())
     run.reachable.add(run.roots())
-    folders = run.folders()
-    for number, folder in enumerate(folders):
-        run.look_into(folder)
+    folders = run.folders("objects")
+    for number, files in enumerate(run.listed("objects", folders)):
+        run.sort(files)
         if on_progress:
             on_progress(number + 1, len(folders))
     run.result.num_commits = len(run.reachable.commits)
@@ -125,14 +126,24 @@ class _Run:
         is_id = layout.is_object_id(object_id)
         return is_id and self._store.object_size(object_id) is not None
 
-    def folders(self) -> list[str]:
-        """The folders of this part."""
+    def folders(self, kind: str) -> list[str]:
+        """The folders of this part that there are, of `objects` or `results`."""
         share, shares = self._options.part
-        return [f"{n:02x}" for n in range(_NUM_FOLDERS) if n % shares == share - 1]
+        there = set(self._store.list_names(kind))
+        names = [f"{n:02x}" for n in range(_NUM_FOLDERS) if n % shares == share - 1]
+        return [name for name in names if name in there]
 
-    def look_into(self, folder: str) -> None:
+    def listed(self, kind: str, folders: list[str]) -> Iterator[list[ListedFile]]:
+        """Each folder's files, listed a few folders ahead."""
+
+        def look(folder: str) -> list[ListedFile]:
+            return self._store.list_files(f"{kind}/{folder}")
+
+        return in_parallel(look, folders, num_threads=_LISTERS)
+
+    def sort(self, files: list[ListedFile]) -> None:
         """Sorts a folder's objects into those that stay and garbage."""
-        for file in self._store.list_files(f"objects/{folder}"):
+        for file in files:
             if not layout.is_object_id(file.name):
                 continue
             self.result.num_objects += 1
@@ -186,10 +197,11 @@ class _Run:
     def tidy(self) -> None:
         """Result records whose objects went, and what dead processes left behind."""
         gone = {bytes.fromhex(name) for name in self.result.deleted}
-        for folder in self.folders():
+        folders = self.folders("results")
+        for folder, files in zip(folders, self.listed("results", folders), strict=True):
             old = [
                 f"results/{folder}/{file.name}"
-                for file in self._store.list_files(f"results/{folder}")
+                for file in files
                 if self._now - file.modified >= self._options.grace_s or self.result.num_taken_down
             ]
             with ThreadPoolExecutor(_THREADS) as threads:
