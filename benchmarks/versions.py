@@ -39,6 +39,7 @@ _NO_SUCH_COMMAND = 2
 # Rows that other tools have, too; see versions_peers.py.
 REFILTER = "re-filter of all rows, new policy"
 COMMIT = "commit of one changed layer"
+COMMIT_NEW = "commit of 1% new shards"
 DIFF_REFILTER = "diff after the re-filter"
 DIFF_NEW = "diff after 1% new shards"
 LOG = "log"
@@ -46,7 +47,7 @@ FSCK = "fsck, quick"
 GC = "gc --dry-run"
 STATS = "stats"
 
-# `Writer.commit` alone: the cells of the new layer are in the store and come from another commit.
+# `Writer.commit` alone: the new cells are in the store, as another commit has them.
 _COMMIT = """
 import sys
 from manifests.dataset import Dataset
@@ -55,8 +56,8 @@ from manifests.store import Store
 store, branch, made = Store(sys.argv[1]), sys.argv[2], sys.argv[3]
 new, writer = Dataset.open(store, made), Writer(store, branch)
 writer.commit(
-    writer.dataset.manifest.with_cells(new.manifest.of_layer("verdicts")),
-    operation=new.commit.operation, ledger=new.commit.ledger, message="new verdicts",
+    writer.dataset.manifest.with_cells(new.manifest),
+    operation=new.commit.operation, ledger=new.commit.ledger, message="cells of " + made,
 )
 """
 # A chain of commits like the newest of main, each with its ledger, under one branch entry.
@@ -179,10 +180,13 @@ class Bench:
                       before=lambda n: self.branch(f"bench-commit-{n}"),
                       command=lambda n: [sys.executable, "-c", _COMMIT, str(self.store),
                                          f"bench-commit-{n}", f"bench-filter-{n}"]),
+            Operation(name=COMMIT_NEW,
+                      before=lambda n: self._branch_for_new(n),
+                      command=lambda n: [sys.executable, "-c", _COMMIT, str(self.store),
+                                         f"bench-add-{n}", "bench-new"]),
             Operation(name=DIFF_REFILTER, needs="diff",
                       command=lambda n: [*_MASKMILL, "diff", "main", f"bench-filter-{n}", *at]),
             Operation(name=DIFF_NEW, needs="diff", limit_s=1.0,
-                      before=lambda n: None if n else self.add_shards("bench-new"),
                       command=lambda _: [*_MASKMILL, "diff", "main", "bench-new", *at]),
             Operation(name=LOG, command=lambda _: [*_MASKMILL, "log", *at]),
             Operation(name=FSCK, needs="fsck",
@@ -223,6 +227,11 @@ class Bench:
              "--images", str(round(images * _NEW_IMAGES)),
              "--masks", str(round(boxes * _NEW_IMAGES))]
         )  # fmt: skip
+
+    def _branch_for_new(self, repeat: int) -> None:
+        if repeat == 0:
+            self.add_shards("bench-new")
+        self.branch(f"bench-add-{repeat}")
 
     def _long_history(self, branch: str) -> None:
         _do([sys.executable, "-c", _HISTORY, str(self.store), branch, str(_LONG_HISTORY)])

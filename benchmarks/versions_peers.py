@@ -26,6 +26,7 @@ from rich.console import Console
 from rich.table import Table
 from versions import (
     COMMIT,
+    COMMIT_NEW,
     DIFF_NEW,
     DIFF_REFILTER,
     FSCK,
@@ -40,9 +41,8 @@ from versions import (
 )
 
 FIRST = "first import of all data"
-NEW = "commit of 1% new shards"
 GROWTH = "bytes stored for one changed layer"
-ROWS = (FIRST, REFILTER, COMMIT, NEW, DIFF_REFILTER, DIFF_NEW, LOG, FSCK, GC, STATS, GROWTH)
+ROWS = (FIRST, REFILTER, COMMIT, COMMIT_NEW, DIFF_REFILTER, DIFF_NEW, LOG, FSCK, GC, STATS, GROWTH)
 _LANCE_STEPS = str(Path(__file__).with_name("versions_lance.py"))
 _FOLDERS = ("images", "image_index", "boxes", "human", "masks", "verdicts")
 
@@ -91,7 +91,7 @@ Answers = dict[str, list[Run] | str]
 
 def measure_maskmill(bench: Bench) -> Answers:
     """Makes the branches that the other tools get their data from."""
-    answers: Answers = {FIRST: "(the generator's time)", NEW: "(the generator's time)"}
+    answers: Answers = {FIRST: "made in place"}
     for operation in bench.operations():
         if operation.name in ROWS:
             before = size_of(bench.store)
@@ -160,7 +160,7 @@ class Dvc:
         answers[DIFF_REFILTER] = self._repeat("dvc diff --json HEAD~1 HEAD")
         for layer in self._exported.new.iterdir():
             replace_files(layer, self._folder / layer.name)
-        answers[NEW] = [self._run(f"dvc add -q {there} && {commit}")]
+        answers[COMMIT_NEW] = [self._run(f"dvc add -q {there} && {commit}")]
         answers[DIFF_NEW] = self._repeat("dvc diff --json HEAD~1 HEAD")
         answers[LOG] = self._repeat("git log")
         answers[FSCK] = self._repeat("dvc data status --json")
@@ -193,7 +193,7 @@ class Lance:
         answers[COMMIT] = changes
         answers[GROWTH] = f"{(size_of(self._dataset) - before) / len(changes) / 1e6:.1f} MB"
         answers[DIFF_REFILTER] = self._repeat("diff_verdicts", Path("0"))
-        answers[NEW] = [self._run("append", found.new)]
+        answers[COMMIT_NEW] = [self._run("append", found.new)]
         answers[DIFF_NEW] = self._repeat("diff_rows", data)
         answers[LOG] = self._repeat("log", data)
         answers[FSCK] = self._repeat("fsck", data)
@@ -271,23 +271,12 @@ def main() -> None:
             bench = Bench(store, repeats=given.repeats, cold=False)
             images, boxes, *_ = bench.size()
             columns["maskmill"] = measure_maskmill(bench)
-            _make_missing_branches(bench)
             exported = export(store, Path(folder), given.repeats)
         for name, measure in peers.items():
             if name.lower() not in given.without:
                 columns[name] = measure(exported, given.peers.absolute())
     title = f"{images:,} images, {boxes:,} masks; {os.cpu_count()} cores; median of {given.repeats}"
     print_answers(columns, title)
-
-
-def _make_missing_branches(bench: Bench) -> None:
-    """A row that was skipped did not make the branch of new shards."""
-    known = subprocess.run(
-        [str(Path(sys.executable).with_name("maskmill")), "branch", "--store", str(bench.store)],
-        check=True, stdout=subprocess.PIPE, text=True,
-    ).stdout  # fmt: skip
-    if "bench-new" not in known:
-        bench.add_shards("bench-new")
 
 
 if __name__ == "__main__":
