@@ -8,6 +8,7 @@ and what was done is recorded in `transforms`.
 from __future__ import annotations
 
 import io
+import re
 import struct
 import zlib
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ _DECODER_ERRORS = (
     OSError, SyntaxError, ValueError, EOFError, KeyError, IndexError, TypeError, AttributeError,
     OverflowError, struct.error, zlib.error, NotImplementedError,
 )  # fmt: skip
+
+_MEMORY_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 
 class ImageRejectedError(Exception):
@@ -81,7 +84,7 @@ def read_upright(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Uprigh
     except MemoryError as error:
         raise ImageRejectedError("out_of_memory", "not enough memory to decode it") from error
     except _DECODER_ERRORS as error:
-        raise ImageRejectedError("undecodable", f"{type(error).__name__}: {error}") from error
+        raise ImageRejectedError("undecodable", _words(error)) from error
     stored_format = _KEPT_FORMATS.get(source_format, "png")
     if transforms:
         stored_format = "jpeg" if stored_format == "jpeg" else "png"
@@ -108,7 +111,7 @@ def decode_stored(data: bytes) -> ImageRgb:
         # A picture that was kept untouched may carry an orientation tag of 1 only, so none is read.
         return np.asarray(Image.open(io.BytesIO(data), formats=_READABLE).convert("RGB"))
     except _DECODER_ERRORS as error:
-        raise ImageRejectedError("undecodable", f"{type(error).__name__}: {error}") from error
+        raise ImageRejectedError("undecodable", _words(error)) from error
 
 
 def _open(data: bytes, *, max_pixels: int) -> Image.Image:
@@ -118,7 +121,7 @@ def _open(data: bytes, *, max_pixels: int) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(data), formats=_READABLE)
     except _DECODER_ERRORS as error:
-        raise ImageRejectedError("not_an_image", f"{type(error).__name__}: {error}") from error
+        raise ImageRejectedError("not_an_image", _words(error)) from error
     if image.width * image.height > max_pixels:
         raise ImageRejectedError(
             "too_many_pixels",
@@ -164,3 +167,8 @@ def _encode(image: Image.Image, stored_format: str) -> bytes:
     else:
         image.save(sink, "PNG")
     return sink.getvalue()
+
+
+def _words(error: Exception) -> str:
+    """A decoder's complaint, the same in every run: Pillow names objects by their addresses."""
+    return f"{type(error).__name__}: {_MEMORY_ADDRESS.sub('', str(error))}"

@@ -15,7 +15,7 @@ from typing import Self
 
 import pyarrow as pa
 
-from engine.image_root import MISSING, ImageRoot, UnsafeNameError
+from engine.image_root import MISSING, ImageRoot, UnsafeNameError, why_unreadable
 from engine.task import Progress
 from manifests.digest import content_id
 from manifests.errors import JobError
@@ -165,7 +165,7 @@ def _fingerprint(root: ImageRoot, name: str) -> tuple[str | None, int | None, st
     except UnsafeNameError as error:
         return None, None, "unsafe_file_name", str(error)
     except (OSError, ValueError) as error:
-        return None, None, "unreadable_file", f"{type(error).__name__}: {error}"
+        return None, None, "unreadable_file", why_unreadable(error)
     if not data:
         return None, None, "empty_file", name
     return content_id(data), len(data), "", ""

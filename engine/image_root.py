@@ -38,6 +38,12 @@ def is_safe_name(file_name: str) -> bool:
     )
 
 
+def why_unreadable(error: Exception) -> str:
+    """For the ledger's details: what is wrong, without a path, which differs between machines."""
+    reason = error.strerror if isinstance(error, OSError) else None
+    return f"{type(error).__name__}: {reason or error}"
+
+
 MAX_FILE_BYTES = 512 * 2**20
 """More is no photo; several are in memory at a time."""
 

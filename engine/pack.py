@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from engine.decode import EXTENSIONS, ImageRejectedError, UprightImage, read_upright
-from engine.image_root import ImageRoot, UnsafeNameError
+from engine.image_root import ImageRoot, UnsafeNameError, why_unreadable
 from engine.ingest_config import ImagePolicy
 from engine.measure import PhotoMeasures, measure
 from engine.place_boxes import Placements
@@ -165,8 +165,7 @@ def _read_photo(payload: PackPayload, row: Row, failure: str) -> _Photo:
     try:
         data = payload.root.read(row["file_name"])
     except (OSError, UnsafeNameError) as error:
-        detail = f"{type(error).__name__}: {error}"
-        raise ImageRejectedError("unreadable_file", detail) from error
+        raise ImageRejectedError("unreadable_file", why_unreadable(error)) from error
     if content_id(data) != row["image_id"]:
         raise ImageRejectedError("changed_during_ingest", "its bytes are not those of the plan")
     upright = read_upright(data, max_pixels=payload.policy.max_pixels)
