@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -58,6 +58,12 @@ class RefLog:
         last = self.entries[-1] if self.entries else None
         return last.commit or None if last and last.number == self.newest else None
 
+    @property
+    def last_known(self) -> str | None:
+        """Where it pointed to by the last entry that can be read, if its last one is bad."""
+        last = self.entries[-1] if self.entries else None
+        return last.commit or None if last and last.number != self.newest else None
+
 
 def read_logs(store: Store) -> list[RefLog]:
     """The log of every branch that there is or ever was, and of every tag.
@@ -72,12 +78,10 @@ def read_logs(store: Store) -> list[RefLog]:
     ]
 
 
-def find_log(store: Store, text: str) -> RefLog | None:
-    """The log of the branch, or else the tag, of that name."""
-    for folder in (layout.HEADS, layout.TAGS):
-        if text in _names(store, folder, ""):
-            return read_log(store, folder, text)
-    return None
+def find_log(logs: Collection[RefLog], text: str) -> RefLog | None:
+    """The log of the branch of that name, or else of the tag."""
+    named = [log for log in logs if log.name == text]
+    return min(named, key=lambda log: log.folder != layout.HEADS, default=None)
 
 
 def read_log(store: Store, folder: str, name: str) -> RefLog:
