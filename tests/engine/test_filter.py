@@ -12,10 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.filter import FilterConfig, check_layers, filter_masks, judge_shard
+from engine.filter import FilterConfig, check_layers, filter_masks
 from engine.label import LabelConfig, label
 from engine.policy import RULES, Policy
 from engine.pool import PoolConfig
+from engine.verdicts import judge_shard
 from manifests import schemas
 from manifests.dataset import Dataset, init
 from manifests.errors import InputError, NothingToCommitError, RefError
