@@ -14,6 +14,7 @@ from typing import Protocol
 from manifests.console import note
 
 _LINE_EVERY_S = 30.0
+_SHOW_EVERY_S = 0.1
 
 
 class ByteListener(Protocol):
@@ -53,7 +54,7 @@ class ByteProgress:
         )
         self._lock = threading.Lock()
         self._name, self._total, self._done, self._in_bytes = "", 0, 0, False
-        self._started = self._line_written = 0.0
+        self._started = self._shown = self._line_written = 0.0
         self._task = self._bar.add_task("", total=None, visible=False, text="")
 
     def __enter__(self) -> ByteProgress:
@@ -72,7 +73,7 @@ class ByteProgress:
         """See ByteListener."""
         with self._lock:
             self._name, self._total, self._done, self._in_bytes = name, total, 0, in_bytes
-            self._started = self._line_written = time.monotonic()
+            self._started = self._shown = self._line_written = time.monotonic()
             self._bar.reset(
                 self._task, total=max(1, total), description=name, visible=total > 0,
                 text=self._text(self._started),
@@ -83,6 +84,9 @@ class ByteProgress:
         with self._lock:
             self._done += count
             now = time.monotonic()
+            if now - self._shown < _SHOW_EVERY_S and self._done < self._total:
+                return
+            self._shown = now
             text = self._text(now)
             self._bar.update(self._task, completed=self._done, text=text)
             if self._bar.disable and now - self._line_written >= _LINE_EVERY_S:

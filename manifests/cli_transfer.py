@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from manifests.console import JsonOption, StoreOption, examples, print_table, say, show
+from manifests.console import JsonOption, StoreOption, examples, note, print_table, say, show
 
 if TYPE_CHECKING:
     from manifests.byte_progress import ByteListener
+    from manifests.checkout import CheckoutSummary
     from manifests.transfer import TransferSummary
 
 RefsArgument = Annotated[
@@ -92,6 +94,41 @@ def pull(
     show(summary, as_json=as_json, human=lambda: _print_transfer(summary))
 
 
+def checkout(
+    store: StoreOption,
+    ref: Annotated[str, typer.Argument(help="A branch, tag, commit id or ref~n.")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="A new folder, or an earlier checkout.")
+    ],
+    layer: Annotated[
+        str | None,
+        typer.Option(help="A layer masks/<teacher>, taken whole, or boxes: no masks."),
+    ] = None,
+    include_quarantined: Annotated[
+        bool,
+        typer.Option("--include-quarantined", help="Images the ingest policy put aside, too."),
+    ] = False,
+    no_images: Annotated[bool, typer.Option("--no-images", help="The annotations alone.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Overwrite and remove files that you changed.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a folder show a ref: images/ and annotations.json (COCO). Writes what changed."""
+    from manifests.checkout import CheckoutOptions
+    from manifests.checkout import checkout as write
+    from manifests.dataset import Dataset
+    from manifests.store import Store
+
+    options = CheckoutOptions(
+        layer=layer, include_quarantined=include_quarantined, images=not no_images, force=force
+    )
+    dataset = Dataset.open(Store(store), ref)
+    with _progress(as_json=as_json) as listener:
+        summary = write(dataset, folder, options, ref=ref, listener=listener)
+    show(summary, as_json=as_json, human=lambda: _print_checkout(summary))
+
+
 COMMANDS: Mapping[str, tuple[Callable[..., None], str]] = {
     "clone": (
         clone,
@@ -112,6 +149,14 @@ COMMANDS: Mapping[str, tuple[Callable[..., None], str]] = {
         examples(
             "maskmill pull s3://bucket/photos --store st",
             "maskmill pull s3://bucket/photos strict --ff-only --json",
+        ),
+    ),
+    "checkout": (
+        checkout,
+        examples(
+            "maskmill checkout main photos/ --store st",
+            "maskmill checkout release-1 photos/ --layer masks/sam_vit_t",
+            "maskmill checkout main~3 labels/ --no-images --json",
         ),
     ),
 }
@@ -152,3 +197,27 @@ def _print_transfer(summary: TransferSummary) -> None:
     )
     if summary.num_withheld:
         say(f"not sent: the images of {summary.num_withheld:,} shards, which were taken down")
+
+
+def _print_checkout(summary: CheckoutSummary) -> None:
+    from manifests.byte_progress import size
+    from manifests.consequences import listed
+    from manifests.schemas import BOXES
+
+    say(
+        f"{summary.folder} shows {summary.ref} at {summary.commit_id[:12]}: "
+        f"{summary.num_images:,} images, {summary.num_annotations:,} annotations"
+    )
+    say(
+        f"files: {summary.num_written:,} written ({size(summary.num_bytes)}), "
+        f"{summary.num_kept:,} kept, {summary.num_removed:,} removed"
+    )
+    left_out = [f"{reason} {count:,}" for reason, count in summary.num_skipped.items()]
+    if summary.num_quarantined:
+        left_out.append(f"quarantined images {summary.num_quarantined:,}")
+    if left_out:
+        say("left out: " + ", ".join(left_out))
+    if summary.masks == BOXES and summary.num_annotations:
+        note("annotations are boxes without masks; 'maskmill filter' decides which masks to keep")
+    if summary.changed:
+        note(f"left as you changed them ({len(summary.changed):,}): {listed(summary.changed)}")
