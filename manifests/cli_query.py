@@ -57,6 +57,24 @@ def sql(
             cli_sql.print_rows(result, _PRINTED_ROWS if limit is None else limit)
 
 
+def blame(
+    store: StoreOption,
+    annotation: Annotated[
+        str, typer.Argument(help="An annotation id, its beginning, or source:source_id.")
+    ],
+    ref: RefOption = "main",
+    as_json: JsonOption = False,
+) -> None:
+    """Where a mask comes from: commit, teacher, weights and policy, for one annotation."""
+    from manifests.blame import blame
+    from manifests.cli import open_store
+    from manifests.cli_blame import print_blame
+    from manifests.dataset import Dataset
+
+    found = blame(Dataset.open(open_store(store), ref), annotation, ref=ref)
+    show(found, as_json=as_json, human=lambda: print_blame(found))
+
+
 def log(
     store: StoreOption,
     ref: RefOption = "main",
@@ -122,6 +140,13 @@ COMMANDS: Mapping[str, tuple[Callable[..., None], str]] = {
             "maskmill sql main 'select category, count(*) from boxes group by 1'",
             "maskmill sql main 'select teacher, avg(keep::int) from annotations group by 1'",
             "maskmill sql v1 --file worst.sql --csv worst.csv",
+        ),
+    ),
+    "blame": (
+        blame,
+        examples(
+            "maskmill blame df45e713 --store st",
+            "maskmill blame coco:1768 --ref strict --json",
         ),
     ),
     "log": (
