@@ -251,7 +251,8 @@ def _conflict_error(branch: str, what: str, conflicts: Sequence[Conflict]) -> Me
     more = f" and {len(conflicts) - _SHOWN:,} more" if len(conflicts) > _SHOWN else ""
     layers = sorted({entry.layer for entry in conflicts})
     return MergeConflictError(
-        f"'{branch}' and {what} changed {len(conflicts):,} cells differently: {', '.join(places)}"
+        f"'{branch}' and {what} changed {len(conflicts):,} cell{'s' if len(conflicts) > 1 else ''} "
+        f"differently: {', '.join(places)}"
         f"{more}; say --ours or --theirs, or --settle {layers[0]}=theirs for each layer",
         conflicts=conflicts,
     )

@@ -91,7 +91,8 @@ def merge_states(
     removals = Removals.merged(base.removals, ours.removals, theirs.removals)
     manifests = [ours.manifest, theirs.manifest, base.manifest]
     if removals:
-        reverted = base.removals.without(removals.rows)
+        every = Removals([*base.removals.rows, *ours.removals.rows, *theirs.removals.rows])
+        reverted = every.without(removals.rows)
         manifests, removals = replay(store, manifests, removals, reverted=reverted)
     merge = _Merge(store, settlement)
     manifest = merge.shards(manifests[2], manifests[0], manifests[1])

@@ -95,10 +95,9 @@ class Removals:
     @staticmethod
     def merged(base: Removals, ours: Removals, theirs: Removals) -> Removals:
         """What either side took down, without what either brought back by a revert."""
-        keys = [{(row.image_id, row.shard) for row in side.rows} for side in (base, ours, theirs)]
-        gone = keys[0] - (keys[1] & keys[2])
+        gone = base.image_ids - (ours.image_ids & theirs.image_ids)
         rows = [*ours.rows, *theirs.rows]
-        return Removals(row for row in rows if (row.image_id, row.shard) not in gone)
+        return Removals(row for row in rows if row.image_id not in gone)
 
     def save(self, store: Store) -> str | None:
         """Stores the table and returns its object id; None if there is nothing to say."""

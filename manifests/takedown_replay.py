@@ -52,7 +52,7 @@ def replay(
         ObjectMissingError, ObjectDamagedError: a cell cannot be read.
     """
     made = list(manifests)
-    for family in _families(removals, reverted):
+    for family in [found for found in _families(removals, reverted) if found.image_ids]:
         successor: str | None = None
         for number, manifest in enumerate(made):
             for shard in [name for name in manifest.shards() if name in family.shards]:
@@ -79,8 +79,7 @@ def _families(removals: Removals, reverted: Removals) -> list[_Family]:
         if row in removals.rows:
             merged.image_ids.add(row.image_id)
         families.update(dict.fromkeys(merged.shards, merged))
-    unique = {id(family): family for family in families.values()}.values()
-    return [family for family in unique if family.image_ids]
+    return list({id(family): family for family in families.values()}.values())
 
 
 def _inherited(

@@ -72,27 +72,30 @@ def merge_categories(
 ) -> tuple[Category, ...]:
     """Categories by name: what either side added, without what either took away; ours first.
 
-    Ids of sources that only they know are added to a category that both have.
+    So it goes with the sources' own ids of a category that both have.
     """
-    known = {category.name for category in base}
+    known = {category.name: category for category in base}
     mine = {category.name: category for category in ours}
     other = {category.name: category for category in theirs}
     merged = []
     for name in {**mine, **other}:
-        if name in known and (name not in mine or name not in other):
-            continue
         left, right = mine.get(name), other.get(name)
-        if left is None or right is None:
-            merged += [category for category in (left, right) if category is not None]
-            continue
-        merged.append(
-            Category(
-                name=name,
-                supercategory=left.supercategory or right.supercategory,
-                source_ids={**right.source_ids, **left.source_ids},
-            )
-        )
+        if left and right:
+            merged.append(_merged_category(known.get(name, Category(name=name)), left, right))
+        elif name not in known:
+            merged += [category for category in (left, right) if category]
     return tuple(merged)
+
+
+def _merged_category(base: Category, ours: Category, theirs: Category) -> Category:
+    is_theirs = ours.supercategory in (base.supercategory, None)
+    gone = base.source_ids.keys() - (ours.source_ids.keys() & theirs.source_ids.keys())
+    ids = {**theirs.source_ids, **ours.source_ids}
+    return Category(
+        name=ours.name,
+        supercategory=theirs.supercategory if is_theirs else ours.supercategory,
+        source_ids={source: id_ for source, id_ in ids.items() if source not in gone},
+    )
 
 
 def cell_changes(before: Manifest, after: Manifest) -> dict[str, CellChanges]:

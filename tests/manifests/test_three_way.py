@@ -96,12 +96,13 @@ def test_same_rows_from_newer_inputs() -> None:
 def test_categories_by_name() -> None:
     cat, dog = Category(name="cat", source_ids={"a": "1"}), Category(name="dog")
     cow = Category(name="cow", supercategory="animal")
-    twin = Category(name="cat", supercategory="animal", source_ids={"b": "7"})
+    twin = Category(name="cat", supercategory="animal", source_ids={"a": "1", "b": "7"})
     assert merge_categories([cat], [cat, dog], [twin, cow]) == (
-        Category(name="cat", supercategory="animal", source_ids={"b": "7", "a": "1"}), dog, cow,
+        Category(name="cat", supercategory="animal", source_ids={"a": "1", "b": "7"}), dog, cow,
     )  # fmt: skip
     assert merge_categories([cat, dog], [cat, dog], [cat]) == (cat,)
     assert merge_categories([cat, dog], [dog], [cat, dog, cow]) == (dog, cow)
+    assert merge_categories([twin], [twin], [cat]) == (cat,)
 
 
 def test_changes_are_counted_by_layer() -> None:
