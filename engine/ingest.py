@@ -214,13 +214,8 @@ def _kept_nothing(ledger: Ledger) -> bool:
 
 def _is_new(dataset: Dataset, config: IngestConfig) -> bool:
     """Whether no commit tells yet what became of this source, though all of it may be known."""
-    source = asdict(config.source)
     known = newest(
-        dataset.store,
-        dataset.commit_id,
-        lambda commit: (
-            commit.operation.name == "ingest" and commit.operation.config.get("source") == source
-        ),
+        dataset.store, dataset.commit_id, lambda commit: config.is_made_by(commit.operation)
     )
     return known is None
 

@@ -11,6 +11,7 @@ from engine.driver import DriverConfig
 from engine.measure import PhotoMeasures
 from engine.pool import PoolConfig
 from engine.sources.protocol import SourceConfig
+from manifests.commit import Operation
 from manifests.dataset import DEFAULT_BRANCH
 from manifests.errors import InputError
 
@@ -89,3 +90,7 @@ class IngestConfig:
                 "shards: expected shard_images and shard_bytes of at least 1, got "
                 f"{self.shard_images} and {self.shard_bytes}"
             )
+
+    def is_made_by(self, made: Operation) -> bool:
+        """Whether an operation is an ingest of just this source."""
+        return made.name == "ingest" and self.source.is_as_recorded(made.config.get("source"))

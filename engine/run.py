@@ -6,7 +6,7 @@ Run again after any interruption, it goes on where it was: every step first look
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -184,13 +184,12 @@ def config_for(item: LabelSettings, teacher: str) -> Mapping[str, str | int | fl
 
 def run_ingest(store: Store, config: IngestConfig, listener: Listener) -> StepResult:
     """One ingest step, told to a listener. Raises what `ingest` does."""
-    source = asdict(config.source)
     listener.step(f"ingest {config.source.name}")
     return _result(
         f"ingest {config.source.name}",
         store,
         lambda: ingest(store, config, on_progress=listener.progress),
-        lambda made: made.name == "ingest" and made.config.get("source") == source,
+        config.is_made_by,
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from manifests.commit import Commit
 from manifests.errors import ObjectDamagedError, ObjectMissingError
 from manifests.refs import Refs
@@ -10,7 +12,13 @@ from manifests.store import Store
 
 
 def why_gone(store: Store, shard: str) -> str | None:
-    """The sentence of the takedown, or None if no branch or tag that can be read knows of one.
+    """The sentence of the takedown, or None if no branch or tag that can be read knows of one."""
+    sentences = (known.explain(shard) for known in known_takedowns(store))
+    return next((sentence for sentence in sentences if sentence), None)
+
+
+def known_takedowns(store: Store) -> Iterator[Removals]:
+    """What each branch and tag that can be read knows of.
 
     An old commit does not say what was taken down after it, so all heads are asked.
     """
@@ -22,9 +30,6 @@ def why_gone(store: Store, shard: str) -> str | None:
             continue
         for commit_id in commits:
             try:
-                known = Removals.load(store, Commit.load(store, commit_id)).explain(shard)
+                yield Removals.load(store, Commit.load(store, commit_id))
             except (ObjectMissingError, ObjectDamagedError):
                 continue  # that is said by whoever needs this head
-            if known:
-                return known
-    return None

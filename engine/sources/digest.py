@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator, Sequence
 
 from engine.sources.files import Folder, open_bytes, read_errors
-from engine.sources.protocol import Source, SourceInput
+from engine.sources.protocol import Source, SourceInput, absolute
 from manifests.commit import ExternalInput
 from manifests.errors import InputError
 
@@ -24,11 +23,6 @@ def digests_of(source: Source) -> dict[str, ExternalInput]:
         InputError: a file or folder is missing or cannot be read.
     """
     return {item.role: _digest_of(item) for item in source.inputs()}
-
-
-def absolute(url: str) -> str:
-    """The same address from every working folder."""
-    return url if "://" in url else os.path.abspath(os.path.expanduser(url))
 
 
 def _digest_of(item: SourceInput) -> ExternalInput:

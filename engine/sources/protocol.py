@@ -9,10 +9,12 @@ counted. Only a file that is not well-formed at all raises (`SourceSyntaxError`,
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+import msgspec
 import pyarrow as pa
 
 from manifests.errors import InputError
@@ -64,6 +66,9 @@ ANNOTATION_ENTRIES = pa.schema(
     ]
 )
 
+PATH_OPTIONS = ("classes", "image_labels", "images_csv")
+"""Options of formats that name a file."""
+
 BATCH_ROWS = 20_000
 """What a source aims at for one batch."""
 
@@ -86,6 +91,8 @@ class SourceConfig:
         images: the image root, a folder or any fsspec URL; every `file_name` is below it.
         name: what the dataset is called in ids and exports; stable, since ids depend on it.
         options: the format's own settings; unknown ones are refused.
+
+    Local paths are made absolute: commits keep them, and are read from other folders.
     """
 
     format: str
@@ -103,6 +110,32 @@ class SourceConfig:
                     "commits; put it where the client looks for it (for S3: a profile, or "
                     "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY)"
                 )
+        placed = {name: _placed_option(name, value) for name, value in self.options.items()}
+        for name, value in (
+            ("annotations", absolute(self.annotations)), ("images", absolute(self.images)),
+            ("options", placed),
+        ):  # fmt: skip
+            object.__setattr__(self, name, value)
+
+    def is_as_recorded(self, recorded: object) -> bool:
+        """Whether a commit's settings of a source, read in this folder, are just these."""
+        try:
+            return msgspec.convert(recorded, SourceConfig) == self
+        except (msgspec.ValidationError, InputError):
+            return False
+
+
+def absolute(url: str) -> str:
+    """The same address from every working folder."""
+    return url if "://" in url or not url else os.path.abspath(os.path.expanduser(url))
+
+
+def _placed_option(name: str, value: str | int | float | bool) -> str | int | float | bool:
+    """The option, absolute if it is a local path; VOC's `image_set` is one if it looks like it."""
+    is_path = name in PATH_OPTIONS or (
+        name == "image_set" and isinstance(value, str) and ("/" in value or value.endswith(".txt"))
+    )
+    return absolute(value) if is_path and isinstance(value, str) else value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,103 @@
+"""What a commit holds, apart from who made it and when; and whether two of them hold the same.
+
+Contents are the manifest's cells, the categories, the ledger, the rejects and the takedowns.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from manifests.commit import Category
+from manifests.compare_cells import SAME, SAME_ROWS, CellFate, cell_fates, differing_images
+from manifests.compare_facts import (
+    differing_categories,
+    differing_ledger,
+    differing_rejects,
+    differing_removals,
+)
+from manifests.dataset import Dataset
+from manifests.ledger import Ledger
+from manifests.manifest import Manifest
+from manifests.removed import Removals
+from manifests.store import Store
+from manifests.writer import Draft
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contents:
+    """See the module's docstring. `rejects` is the object id of their table, or None."""
+
+    manifest: Manifest
+    categories: tuple[Category, ...]
+    ledger: Ledger
+    rejects: str | None
+    removals: Removals
+
+    @staticmethod
+    def of(dataset: Dataset) -> Contents:
+        """Of a commit."""
+        commit = dataset.commit
+        return Contents(
+            manifest=dataset.manifest, categories=commit.categories, ledger=commit.ledger,
+            rejects=commit.rejects, removals=Removals.load(dataset.store, commit),
+        )  # fmt: skip
+
+    @staticmethod
+    def of_draft(draft: Draft) -> Contents:
+        """Of a commit that was not made."""
+        return Contents(
+            manifest=draft.manifest, categories=draft.categories, ledger=draft.ledger,
+            rejects=draft.rejects, removals=draft.removals,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """How two contents differ.
+
+    Attributes:
+        layers: layer -> how many cells have each fate.
+        cells: every cell that is not the same.
+        images, categories, ledger, rejects, removals: sentences; empty where nothing differs.
+            `images` names those that only one of the two has.
+    """
+
+    layers: dict[str, dict[str, int]]
+    cells: tuple[CellFate, ...]
+    images: tuple[str, ...]
+    categories: tuple[str, ...]
+    ledger: tuple[str, ...]
+    rejects: tuple[str, ...]
+    removals: tuple[str, ...]
+
+    @property
+    def is_same(self) -> bool:
+        """The same rows everywhere, though perhaps written by another version of Parquet."""
+        return not self.sentences and all(cell.fate == SAME_ROWS for cell in self.cells)
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """Everything that differs besides the cells."""
+        return (*self.images, *self.categories, *self.ledger, *self.rejects, *self.removals)
+
+
+def compare(store: Store, expected: Contents, found: Contents) -> Comparison:
+    """Compares two contents whose objects are in one store.
+
+    Raises:
+        ObjectMissingError, ObjectDamagedError: a table of rejects cannot be read.
+    """
+    fates = list(cell_fates(store, expected.manifest, found.manifest))
+    layers: dict[str, Counter[str]] = {}
+    for cell in fates:
+        layers.setdefault(cell.layer, Counter())[cell.fate] += 1
+    return Comparison(
+        layers={layer: dict(layers[layer]) for layer in sorted(layers)},
+        cells=tuple(cell for cell in fates if cell.fate != SAME),
+        images=tuple(differing_images(store, expected.manifest, found.manifest)),
+        categories=tuple(differing_categories(expected.categories, found.categories)),
+        ledger=tuple(differing_ledger(expected.ledger, found.ledger)),
+        rejects=tuple(differing_rejects(store, expected.rejects, found.rejects)),
+        removals=tuple(differing_removals(expected.removals, found.removals)),
+    )
