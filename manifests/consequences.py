@@ -105,7 +105,8 @@ def how_lost(error: ObjectMissingError | ObjectDamagedError, object_id: str) -> 
     """`is missing (object ...)`, or `is damaged (...)` with what was found."""
     if isinstance(error, ObjectMissingError):
         return f"is missing (object {object_id[:12]})"
-    return f"is damaged ({str(error).removesuffix(_AFTER_THE_FACT)})"
+    found = str(error).removesuffix(_AFTER_THE_FACT).replace(" is damaged: ", ": ", 1)
+    return f"is damaged ({found})"
 
 
 @contextmanager

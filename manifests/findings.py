@@ -72,5 +72,9 @@ class Finding:
     @property
     def sentence(self) -> str:
         """All of it for people."""
-        moved = f" (the damaged bytes are kept in {self.quarantine})" if self.quarantine else ""
+        moved = (
+            f" (its bytes are kept in {self.quarantine.partition('/')[0]}/)"
+            if self.quarantine
+            else ""
+        )
         return f"{self.what}{moved}: {self.consequence}; {self.remedy}"

@@ -13,8 +13,7 @@ import numpy as np
 
 from manifests.errors import ObjectMissingError
 from manifests.findings import Flaw
-from manifests.fsck_quick import wrong_bytes
-from manifests.fsck_stock import lost
+from manifests.fsck_stock import lost, wrong_bytes
 from manifests.fsck_tables import IndexFacts, flaw, rows_where
 from manifests.manifest import Cell
 from manifests.store import Store, explained

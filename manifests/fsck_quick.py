@@ -12,8 +12,8 @@ from typing import BinaryIO, cast
 from manifests import layout
 from manifests.byte_progress import ByteListener
 from manifests.errors import ObjectMissingError
-from manifests.findings import WRONG_BYTES, WRONG_SIZE, Flaw
-from manifests.fsck_stock import Stock, cell_name, impossible, lost, num_threads
+from manifests.findings import WRONG_SIZE, Flaw
+from manifests.fsck_stock import Stock, cell_name, impossible, lost, num_threads, wrong_bytes
 from manifests.in_parallel import in_parallel
 from manifests.store import Store, StoredObject, explained
 
@@ -83,15 +83,6 @@ def _open(store: Store, key: str) -> BinaryIO:
     if store.protocol == "memory":  # fsspec would hand the same file to every reader
         return io.BytesIO(store.fs.cat_file(path))
     return cast(BinaryIO, store.fs.open(path, "rb"))
-
-
-def wrong_bytes(store: Store, object_id: str, *, num_bytes: int) -> Flaw:
-    """An object whose bytes do not hash to its name."""
-    how = (
-        f"is damaged (object {object_id[:12]} in {store.url}: its {num_bytes:,} bytes do not "
-        "hash to its name)"
-    )
-    return Flaw(kind=WRONG_BYTES, how=how, object_id=object_id)
 
 
 def _sizes(store: Store, names: Sequence[str]) -> list[tuple[str, int | None]]:

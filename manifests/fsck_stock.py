@@ -149,14 +149,22 @@ def fetch(store: Store, object_id: str) -> bytes | Flaw:
         return store.get_bytes(object_id)
     except ObjectMissingError:
         return lost(object_id)
-    except ObjectDamagedError as error:
-        how = f"is damaged ({str(error).removesuffix('; restore it from a copy')})"
-        return Flaw(kind=WRONG_BYTES, how=how, object_id=object_id)
+    except ObjectDamagedError:
+        return wrong_bytes(store, object_id, num_bytes=store.object_size(object_id) or 0)
 
 
 def lost(object_id: str) -> Flaw:
     """An object that is not there."""
     return Flaw(kind=MISSING, how=f"is missing (object {object_id[:12]})", object_id=object_id)
+
+
+def wrong_bytes(store: Store, object_id: str, *, num_bytes: int) -> Flaw:
+    """An object whose bytes do not hash to its name."""
+    how = (
+        f"is damaged (object {object_id[:12]} in {store.url}: its {num_bytes:,} bytes do not "
+        "hash to its name)"
+    )
+    return Flaw(kind=WRONG_BYTES, how=how, object_id=object_id)
 
 
 def impossible(object_id: str) -> Flaw:
