@@ -27,6 +27,7 @@ from manifests.checkout_names import CheckoutNames
 from manifests.checkout_state import STATE_FOLDER
 from manifests.commit import Commit
 from manifests.dataset import Dataset, init, operation
+from manifests.digest import content_id
 from manifests.errors import (
     InputError,
     ObjectDamagedError,
@@ -576,14 +577,22 @@ class TestKilled:
         builder.image("same.jpg")
         builder.shard()
         builder.image("old.jpg")
+        self._image_of_one_size(builder, b"1")
         builder.shard()
         old = builder.commit()
         first = [cell for cell in builder.cells if cell.shard == builder.cells[0].shard]
         builder.cells[:] = first
+        self._image_of_one_size(builder, b"2")
         builder.image("new/n.jpg", size_hw=(20, 20))
         builder.box("hat", (1, 1, 5, 5))
         builder.shard()
         return old, builder.commit()
+
+    def _image_of_one_size(self, builder: Any, content: bytes) -> None:
+        """The same name and size in both commits: only the time of change tells them apart."""
+        data = content * 1000
+        builder.image("size.jpg", image_id=content_id(data))
+        builder.data[-1] = data
 
     def _kill(self, dataset: Dataset, out: Path, after: int) -> int:
         arguments = [dataset.store.url, dataset.commit_id, str(out), str(after)]

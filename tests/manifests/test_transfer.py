@@ -249,8 +249,7 @@ class TestClone:
         target = Store(f"forgetful://{uuid.uuid4().hex}")
         with pytest.raises(StoreError, match="ignores conditional writes"):
             clone(source, target)
-        assert not target.is_there()
-        assert objects_of(target) == {}
+        assert target.fs.find(target.root) == []
 
     def test_source_that_grows_meanwhile(self, source: Store, tmp_path: Path) -> None:
         copy = Store(str(tmp_path / "copy"))
@@ -688,10 +687,11 @@ clone(Store(sys.argv[1]), Store(sys.argv[2]), listener=Killer())
 class TestKilled:
     """SIGKILL after so many objects: what is there is whole, and a second run ends it."""
 
-    @pytest.mark.parametrize("after", [0, 7, 12, 16])
+    @pytest.mark.parametrize("after", [0, 7, 12, 21])
     def test_clone_goes_on(self, source: Store, tmp_path: Path, after: int) -> None:
         Writer(source).grow(2)
         copy = Store(str(tmp_path / "copy"))
+        assert len(objects_of(source)) == 25  # the last 7 are commits
         self._kill(source, copy, after)
         self._check_order(source, copy)
         assert refs_of(copy) == ({}, {})
