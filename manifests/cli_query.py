@@ -75,6 +75,24 @@ def blame(
     show(found, as_json=as_json, human=lambda: print_blame(found))
 
 
+def status(
+    store: StoreOption,
+    ref: Annotated[str, typer.Argument(help="A branch, tag, commit id or ref~n.")] = "main",
+    as_json: JsonOption = False,
+) -> None:
+    """What a ref has and what is missing, with the commands that complete it."""
+    from manifests.cli import open_store
+    from manifests.cli_status import print_status
+    from manifests.dataset import Dataset
+    from manifests.refs import Refs
+    from manifests.status import status
+
+    opened = open_store(store)
+    branch = ref if ref in Refs(opened).branches() else ""
+    found = status(Dataset.open(opened, ref), branch=branch)
+    show(found, as_json=as_json, human=lambda: print_status(found, ref=ref))
+
+
 def log(
     store: StoreOption,
     ref: RefOption = "main",
@@ -149,6 +167,7 @@ COMMANDS: Mapping[str, tuple[Callable[..., None], str]] = {
             "maskmill blame coco:1768 --ref strict --json",
         ),
     ),
+    "status": (status, examples("maskmill status --store st", "maskmill status strict --json")),
     "log": (
         log,
         examples(
