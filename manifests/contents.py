@@ -72,9 +72,19 @@ class Comparison:
     removals: tuple[str, ...]
 
     @property
+    def num_cells(self) -> int:
+        """Cells of either side."""
+        return sum(sum(fates.values()) for fates in self.layers.values())
+
+    @property
+    def num_differing(self) -> int:
+        """Cells whose rows, or what they were computed from, are not the same."""
+        return sum(cell.fate != SAME_ROWS for cell in self.cells)
+
+    @property
     def is_same(self) -> bool:
         """The same rows everywhere, though perhaps written by another version of Parquet."""
-        return not self.sentences and all(cell.fate == SAME_ROWS for cell in self.cells)
+        return not (self.sentences or self.num_differing)
 
     @property
     def sentences(self) -> tuple[str, ...]:

@@ -111,11 +111,9 @@ class SourceConfig:
                     "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY)"
                 )
         placed = {name: _placed_option(name, value) for name, value in self.options.items()}
-        for name, value in (
-            ("annotations", absolute(self.annotations)), ("images", absolute(self.images)),
-            ("options", placed),
-        ):  # fmt: skip
-            object.__setattr__(self, name, value)
+        object.__setattr__(self, "annotations", absolute(self.annotations))
+        object.__setattr__(self, "images", absolute(self.images))
+        object.__setattr__(self, "options", placed)
 
     def is_as_recorded(self, recorded: object) -> bool:
         """Whether a commit's settings of a source, read in this folder, are just these."""

@@ -1,0 +1,204 @@
+"""Each operation as a function from the commit it started from to what it makes of it, once more.
+
+One entry of OPERATIONS for each operation. Nothing here knows a branch: what is made is a Draft,
+which is compared and thrown away.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from engine.driver import DriverConfig, JobProgress
+from engine.filter import VERSION as FILTER_VERSION
+from engine.filter import FilterConfig, draft_filter
+from engine.ingest import draft_ingest
+from engine.ingest_config import ImagePolicy, IngestConfig
+from engine.label import VERSION as LABEL_VERSION
+from engine.label import LabelConfig, draft_label
+from engine.pack import VERSION as INGEST_VERSION
+from engine.policy import Policy
+from engine.pool import PoolConfig
+from engine.settings import from_mapping
+from engine.sources.protocol import PATH_OPTIONS, SourceConfig
+from manifests.commit import Commit
+from manifests.dataset import Dataset, operation
+from manifests.errors import InputError
+from manifests.ledger import Ledger
+from manifests.manifest import Manifest
+from manifests.removed import Removals
+from manifests.store import Store
+from manifests.writer import Draft
+from teachers.settings import Settings
+
+INIT_VERSION = 1
+_ADDRESSES = ("annotations", "images", "image_set", *PATH_OPTIONS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReproduceConfig:
+    """Where, and from which files, a commit is made again.
+
+    Attributes:
+        pool: where the workers run.
+        driver: how patient the job is.
+        moves: folders and files that a source was in -> where they are now.
+    """
+
+    pool: PoolConfig = PoolConfig()
+    driver: DriverConfig = DriverConfig()
+    moves: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Again:
+    """A commit that is to be made again.
+
+    Attributes:
+        store: opened with `scratch`, so that no result of the first time is found.
+        commit_id, commit: what was made.
+        base: what it was made from, read through `store`; None for a first commit.
+        config: see ReproduceConfig.
+        on_progress: told how far the job is.
+    """
+
+    store: Store
+    commit_id: str
+    commit: Commit
+    base: Dataset | None
+    config: ReproduceConfig
+    on_progress: Callable[[JobProgress], None] | None = None
+
+    @property
+    def settings(self) -> Mapping[str, Any]:  # Any: JSON
+        """The operation's recorded configuration."""
+        return self.commit.operation.config
+
+    @property
+    def start(self) -> Dataset:
+        """`base`, for operations that need one. Raises InputError if there is none."""
+        if self.base is None:
+            raise InputError(
+                f"{self.name} was made by '{self.commit.operation.name}' and has no parent to "
+                "start from: only 'init' makes such a commit"
+            )
+        return self.base
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        return f"commit {self.commit_id[:12]}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remaker:
+    """How to make an operation's commits again.
+
+    Attributes:
+        version: the operation's own output version today.
+        make: does the work. Raises InputError where this version does not know a setting, and what
+            the operation itself raises.
+    """
+
+    version: int
+    make: Callable[[Again], Draft]
+
+
+def ingest_config(again: Again) -> IngestConfig:
+    """The recorded settings, with the source where it is now.
+
+    Raises:
+        InputError: this version does not know a setting.
+    """
+    recorded = again.settings
+    source = dict(recorded.get("source", {}))
+    source["options"] = dict(source.get("options", {}))
+    for table in (source, source["options"]):
+        table.update({name: _moved(table[name], again) for name in _ADDRESSES if name in table})
+    sizes = {name: recorded[name] for name in ("shard_images", "shard_bytes") if name in recorded}
+    return IngestConfig(
+        source=from_mapping(SourceConfig, source, where=again.name),
+        policy=from_mapping(ImagePolicy, recorded.get("policy", {}), where=again.name),
+        pool=again.config.pool,
+        driver=again.config.driver,
+        **sizes,
+    )
+
+
+def label_config(again: Again) -> LabelConfig:
+    """The recorded settings, and what the machine of the first time decided by itself.
+
+    Threads and batches change the order in which floats are added up, and so the last digits.
+
+    Raises:
+        InputError: there is no such teacher any more.
+    """
+    from teachers import registry
+
+    recorded, made = again.settings, again.commit.operation
+    teacher = str(recorded.get("teacher", ""))
+    settings = {
+        **(made.teacher or {}).get("config", {}),
+        **recorded.get("teacher_config", {}),
+        **_as_then(made.machines, registry.spec(teacher).settings),
+    }
+    batch = {"image_batch": recorded["image_batch"]} if "image_batch" in recorded else {}
+    return LabelConfig(
+        teacher=teacher,
+        teacher_config=settings,
+        retry_failed=bool(recorded.get("retry_failed", False)),
+        pool=again.config.pool,
+        driver=again.config.driver,
+        **batch,
+    )
+
+
+def _as_then(
+    machines: tuple[Mapping[str, str | int], ...], kind: type[Settings]
+) -> dict[str, str | int]:
+    """Settings that bring back what one kind of machine chose; of several, nobody knows which."""
+    if len(machines) != 1:
+        return {}
+    known = {entry.name for entry in dataclasses.fields(kind)}
+    [machine] = machines
+    # A GPU is taken where there is one; `cpu` must be said, or it would be taken there as well.
+    skipped = {"device"} if machine.get("device") != "cpu" else set()
+    return {name: value for name, value in machine.items() if name in known - skipped}
+
+
+def _moved(value: Any, again: Again) -> Any:  # Any: JSON
+    for old, new in again.config.moves.items():
+        if isinstance(value, str) and (value == old or value.startswith(f"{old.rstrip('/')}/")):
+            return new.rstrip("/") + value[len(old.rstrip("/")) :]
+    return value
+
+
+def _init(again: Again) -> Draft:
+    return Draft(
+        manifest=Manifest(), categories=(), removals=Removals(), ledger=Ledger(), message="",
+        operation=operation("init", version=INIT_VERSION, config={}),
+    )  # fmt: skip
+
+
+def _ingest(again: Again) -> Draft:
+    return draft_ingest(again.start, ingest_config(again), on_progress=again.on_progress)
+
+
+def _label(again: Again) -> Draft:
+    return draft_label(again.start, label_config(again), on_progress=again.on_progress)
+
+
+def _filter(again: Again) -> Draft:
+    policy = Policy.from_mapping(again.settings, name=again.name)
+    return draft_filter(again.start, FilterConfig(policy=policy))
+
+
+OPERATIONS: Mapping[str, Remaker] = {
+    "init": Remaker(version=INIT_VERSION, make=_init),
+    "ingest": Remaker(version=INGEST_VERSION, make=_ingest),
+    "label": Remaker(version=LABEL_VERSION, make=_label),
+    "filter": Remaker(version=FILTER_VERSION, make=_filter),
+}
+"""Operation -> how its commits are made again."""
