@@ -114,6 +114,31 @@ def decode_stored(data: bytes) -> ImageRgb:
         raise ImageRejectedError("undecodable", _words(error)) from error
 
 
+def check_stored(data: bytes, *, size_hw: tuple[int, int]) -> None:
+    """Decodes stored bytes that may be damaged, and no more pixels than were stored.
+
+    Raises:
+        ImageRejectedError: they do not decode to an upright picture of that (height, width).
+    """
+    height, width = size_hw
+    image = _open(data, max_pixels=height * width)
+    if (image.height, image.width) != size_hw:
+        raise ImageRejectedError(
+            "image_size_mismatch",
+            f"it is {image.width} x {image.height}, its row says {width} x {height}",
+        )
+    try:
+        orientation = int(image.getexif().get(ExifTags.Base.Orientation, 1) or 1)
+        transforms = _needed_transforms(image, orientation)
+        image.load()
+    except MemoryError as error:
+        raise ImageRejectedError("out_of_memory", "not enough memory to decode it") from error
+    except _DECODER_ERRORS as error:
+        raise ImageRejectedError("undecodable", _words(error)) from error
+    if transforms:
+        raise ImageRejectedError("not_plain", f"it still needs {', '.join(transforms)}")
+
+
 def _open(data: bytes, *, max_pixels: int) -> Image.Image:
     """Reads the header only, so that a decompression bomb is refused before it goes off."""
     Image.init()  # registers the rarer formats; only the first call does anything

@@ -21,7 +21,7 @@ from manifests.store import Store, explained
 ImageCheck = Callable[[bytes, tuple[int, int]], str | None]
 """(encoded bytes, (height, width)) -> what is wrong, or None if they decode to that size."""
 
-_BUFFER_BYTES = 2**20
+_BUFFER_BYTES = 2**16  # tarfile copies what is left of it for every header
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -192,7 +192,7 @@ class TestDamage:
         object_id = self._objects(store)[position]
         data = store.get_bytes(object_id)
         store.overwrite(layout.object_path(object_id), data[:-1])
-        with pytest.raises(ObjectDamagedError, match=r"is damaged: .*restore it from a copy"):
+        with pytest.raises(ObjectDamagedError, match=r"is damaged \(.*restore it from a copy"):
             Dataset.open(store).table("s", "boxes")
 
     @pytest.mark.parametrize("position", ["commit", "manifest", "cell"])
