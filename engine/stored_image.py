@@ -6,7 +6,7 @@ from engine.decode import ImageRejectedError, check_stored
 
 
 def complaint_about(data: bytes, size_hw: tuple[int, int]) -> str | None:
-    """What is wrong with stored image bytes, or None if they decode, upright, to (height, width)."""
+    """What is wrong with stored image bytes, or None: they decode, upright, to (height, width)."""
     try:
         check_stored(data, size_hw=size_hw)
     except ImageRejectedError as error:
