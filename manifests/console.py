@@ -115,10 +115,7 @@ def print_table(
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(
-        title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD,
-        show_edge=False, pad_edge=False, padding=(0, 1, 0, 0),
-    )  # fmt: skip
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     for column in columns:
         table.add_column(column, justify="right" if column in right else "left", overflow="fold")
     for row in rows:
@@ -126,6 +123,8 @@ def print_table(
     width = None if sys.stdout.isatty() else max(120, int(os.environ.get("COLUMNS", "0") or 0))
     console = Console(width=width)
     with console.capture() as captured:
+        # Not as the table's own title, which would be folded to a narrow table's width.
+        console.print(Text(title, style="bold"))
         console.print(table)
     say("\n".join(line.rstrip() for line in captured.get().rstrip().splitlines()))
 

@@ -279,3 +279,70 @@ def test_interrupted_init_is_finished(store_url: str) -> None:
     assert Refs(store).resolve("main") == commit_id
     with pytest.raises(StoreError, match="already; use it as it is"):
         init(store)
+
+
+class TestHint:
+    """`.newest` saves listing a long log; whatever it says, the newest entry is found."""
+
+    @pytest.mark.parametrize("hint", [b"", b"x", b"0", b"1", b"3", b"5", b"9999", b"-1", b"9" * 40])
+    def test_wrong_stale_or_missing(self, local: Refs, hint: bytes) -> None:
+        ids = _chain(local, "main", 5)
+        local.store.overwrite(layout.newest_hint_path(layout.HEADS, "main"), hint)
+        head = local.head("main")
+        assert head is not None
+        assert (head.number, head.commit) == (5, ids[-1])
+        local.store.remove(layout.newest_hint_path(layout.HEADS, "main"))
+        assert local.resolve("main") == ids[-1]
+
+    def test_far_behind(self, local: Refs) -> None:
+        ids = _chain(local, "main", 70)
+        local.store.overwrite(layout.newest_hint_path(layout.HEADS, "main"), b"1")
+        assert local.resolve("main") == ids[-1]
+
+    def test_a_long_log_is_not_listed(self, local: Refs, monkeypatch: pytest.MonkeyPatch) -> None:
+        ids = _chain(local, "main", 3)
+        monkeypatch.setattr(Store, "list_names", lambda *_: pytest.fail("listed"))
+        assert local.resolve("main") == ids[-1]
+
+
+class TestDeleted:
+    def test_the_log_stays_and_goes_on(self, refs: Refs) -> None:
+        ids = _chain(refs, "main", 1)
+        refs.create_branch("try", ids[0])
+        assert refs.delete_branch("try").commit == ids[0]
+        assert refs.head("try") is None
+        assert "try" not in refs.branches()
+        with pytest.raises(RefError, match="no branch, tag or commit 'try'"):
+            refs.resolve("try")
+        assert refs.resolve("try@{1}") == ids[0]
+        with pytest.raises(RefError, match="was deleted then; go one move further back"):
+            refs.resolve("try@{0}")
+        with pytest.raises(RefError, match="no branch, tag or commit 'try'"):
+            refs.delete_branch("try")
+        refs.create_branch("try", ids[0])
+        assert [entry.number for entry in refs.history("try")] == [1, 2, 3]
+        assert refs.resolve("try") == ids[0]
+
+    def test_moving_a_deleted_branch_is_a_conflict(self, local: Refs) -> None:
+        ids = _chain(local, "main", 2)
+        start = local.head("main")
+        local.delete_branch("main")
+        with pytest.raises(CommitConflictError, match="found it deleted"):
+            local.advance("main", expected=start, commit=ids[0], reason="test")
+
+
+class TestMovesAgo:
+    def test_counts_back_along_the_log(self, refs: Refs) -> None:
+        ids = _chain(refs, "main", 3)
+        refs.advance("main", expected=refs.head("main"), commit=ids[0], reason="reset")
+        assert refs.resolve("main@{0}") == ids[0]
+        assert refs.resolve("main@{1}") == ids[2]
+        assert refs.resolve("main@{1}~1") == ids[1]
+
+    def test_too_far(self, local: Refs) -> None:
+        _chain(local, "main", 2)
+        with pytest.raises(RefError, match="the log of 'main' has only 2 entries"):
+            local.resolve("main@{2}")
+        for text in ("@{1}", "main@{}", "main@{-1}", "main@1", "nobody@{0}", "../x@{1}"):
+            with pytest.raises(RefError):
+                local.resolve(text)
