@@ -130,6 +130,36 @@ def log(
         cli_log.print_log(entries)
 
 
+def show_commit(
+    store: StoreOption,
+    ref: Annotated[str, typer.Argument(help="A branch, tag, commit id or ref~n.")] = "main",
+    by_category: Annotated[
+        bool, typer.Option("--by-category", help="The ledger by category.")
+    ] = False,
+    rejects: Annotated[
+        bool, typer.Option("--rejects", help="Every image and box that was not kept, and why.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """One commit: all that is needed to make it again, what it holds, and its ledger."""
+    from manifests import cli_show
+    from manifests.cli import open_store
+    from manifests.dataset import Dataset
+    from manifests.lineage import lineage
+    from manifests.rejects import rejects as find_rejects
+
+    dataset = Dataset.open(open_store(store), ref)
+    found = lineage(dataset)
+    tables = find_rejects(dataset) if rejects else ()
+    rows = [row for table in tables for row in table.to_pylist()]
+    rejected = rows if rejects else None
+    show(
+        cli_show.show_body(dataset, found, rejected),
+        as_json=as_json,
+        human=lambda: cli_show.print_commit(dataset, found, rejected, by_category=by_category),
+    )
+
+
 def _query_text(ref: str, query: str | None, file: Path | None) -> str | None:
     import sys
 
@@ -175,6 +205,14 @@ COMMANDS: Mapping[str, tuple[Callable[..., None], str]] = {
             "maskmill log --graph --all",
             "maskmill log --oneline --layer masks/sam_vit_t",
             "maskmill log --ref strict --operation filter -n 5 --json",
+        ),
+    ),
+    "show": (
+        show_commit,
+        examples(
+            "maskmill show --store st",
+            "maskmill show main~1 --by-category",
+            "maskmill show release-1 --rejects --json",
         ),
     ),
 }
