@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -124,7 +124,7 @@ class Commit:
             LedgerImbalanceError: the ledger does not balance; nothing is stored.
         """
         self.ledger.check()
-        values = asdict(self)
+        values = msgspec.to_builtins(self)
         for name in _LATER_FIELDS:  # a commit without them has the bytes it always had
             if values[name] is None:
                 del values[name]

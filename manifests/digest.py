@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, is_dataclass
 from typing import Any
+
+import msgspec
 
 
 def sha256_hex(data: bytes | memoryview) -> str:
@@ -19,9 +20,12 @@ def canonical_json(value: Any) -> bytes:  # Any: whatever JSON can say
     Raises:
         ValueError: a NaN or an infinity, which JSON has no word for.
     """
-    plain = asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
     text = json.dumps(
-        plain, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+        msgspec.to_builtins(value),
+        sort_keys=True,
+        separators=(",", ":"),
+        ensure_ascii=False,
+        allow_nan=False,
     )
     return text.encode()
 

@@ -100,8 +100,9 @@ class LedgerCounter:
         key = (row.layer, row.category if category is None else category)
         self._inputs[key] += row.inputs
         self._kept[key] += row.kept
-        self._dropped[key].update(row.dropped)
-        self._failed[key].update(row.failed)
+        for counts, more in ((self._dropped[key], row.dropped), (self._failed[key], row.failed)):
+            for reason, count in more.items():  # many times faster than Counter.update
+                counts[reason] += count
 
     def add_ledger(self, rows: Iterable[LedgerRow]) -> None:
         """Adds every row of another ledger."""

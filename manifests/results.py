@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -74,7 +74,7 @@ def publish_result(store: Store, key: str, record: ResultRecord) -> ResultRecord
     If another worker finished the same work first, its record wins: a result is never replaced
     while its objects exist, so two commits that hold this work hold the same masks.
     """
-    data = canonical_json(asdict(record))
+    data = canonical_json(record)
     try:
         store.create_if_absent(layout.result_path(key, store.scratch), data)
     except NameTakenError:
