@@ -47,7 +47,7 @@ class DiffOptions:
         layers: names of layers to compare; empty: all.
         by_category: False reads nothing at all of cells that did not change; all counts are then
             of all categories together.
-        max_examples: how many changed masks to name, and as many flipped verdicts.
+        max_examples: how many changed masks to name, and as many of each kind of flipped verdicts.
     """
 
     layers: tuple[str, ...] = ()
@@ -67,8 +67,7 @@ class _Found:
     boxes: pa.Table
     masks: pa.Table
     verdicts: pa.Table
-    mask_examples: pa.Table
-    flip_examples: pa.Table
+    examples: pa.Table
 
 
 def diff(
@@ -90,22 +89,21 @@ def diff(
     layers = _layers(a, b, options)
     pairs = list(shard_pairs(a, b, layers=layers))
     sums = DiffSums()
-    masks, flips = ExampleHeap(options.max_examples), ExampleHeap(options.max_examples)
+    heap = ExampleHeap(options.max_examples)
     with ThreadPoolExecutor(_NUM_THREADS) as threads:
         room = Semaphore(_NUM_MASKS_CELLS)
         work = partial(_compare, a, b, layers=layers, options=options, room=room)
         # In the order of shards, whoever is ready first: sums of floats depend on their order.
         for number, found in enumerate(threads.map(work, pairs), start=1):
             sums.add(found.images, found.boxes, found.masks, found.verdicts)
-            masks.add(found.mask_examples)
-            flips.add(found.flip_examples)
+            heap.add(found.examples)
             if progress:
                 progress(number, len(pairs))
     return sums.result(
         a.commit_id,
         b.commit_id,
         cells=cell_changes(a.manifest, b.manifest, layers=layers),
-        examples=(*masks.chosen(), *flips.chosen()),
+        examples=heap.chosen(),
     )
 
 
@@ -135,7 +133,7 @@ def _compare(
     aligned = AlignedPair(a, b, pair, by_category=options.by_category)
     wanted = {layer for layer in layers if aligned.can_differ(layer)}
     with room:
-        masks, mask_seen = _masks(aligned, sorted(wanted), options.max_examples)
+        masks, masks_seen = _masks(aligned, sorted(wanted), options.max_examples)
     verdicts, flips_seen = VERDICT_EVENTS.empty_table(), EXAMPLES.empty_table()
     if schemas.VERDICTS in wanted:
         verdicts, flips_seen = _verdicts(aligned, options.max_examples)
@@ -145,8 +143,7 @@ def _compare(
         boxes=summed(boxes),
         masks=summed(masks),
         verdicts=summed(verdicts),
-        mask_examples=mask_seen,
-        flip_examples=flips_seen,
+        examples=pa.concat_tables([masks_seen, flips_seen]),
     )
 
 

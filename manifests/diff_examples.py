@@ -38,35 +38,50 @@ EXAMPLES = pa.schema(
         pa.field("after", pa.string()),
         pa.field("iou", pa.float64()),
         pa.field("moved_px", pa.int64()),
-        # Those of one group compete with each other, by size.
+        # Those of one lane compete for room; those of one group of it by size, groups by turns.
+        pa.field("lane", pa.string()),
         pa.field("group", pa.string()),
         pa.field("size", pa.float64()),
     ]
 )
-_FLIP = ["category", "kind", "before", "after"]
-_SHOWN_FLIPS = pa.array([DROPPED, KEPT, OTHER_MASK])
+_MASKS = "masks"
+_LANES = (_MASKS, DROPPED, KEPT, OTHER_MASK)
+_FLIP = ["category", "before", "after"]
 
 
 class ExampleHeap:
-    """The best examples seen so far: about `limit` and one of each group, however many come."""
+    """The best examples seen so far: about `limit` and one of each group, however many come.
+
+    Masks do not compete with verdicts, nor one kind of flip with another: there may be `limit` of
+    each, so that few dropped masks are not lost among many that somebody else drew.
+    """
 
     def __init__(self, limit: int) -> None:
-        self._limit, self._best = limit, EXAMPLES.empty_table()
+        self._limit = limit
+        self._best = dict.fromkeys(_LANES, EXAMPLES.empty_table())
 
     def add(self, found: pa.Table) -> None:
         """More EXAMPLES; of two that are equally large the first one counts as larger."""
-        if found.num_rows:
-            both = pa.concat_tables([self._best, found]).combine_chunks()
-            rows = whole_turns(_chunk(both, "group"), both["size"].to_numpy(), self._limit)
-            self._best = both.take(pa.array(rows))
+        for lane, best in self._best.items():
+            more = found.filter(pc.equal(found["lane"], lane))
+            if more.num_rows:
+                both = pa.concat_tables([best, more]).combine_chunks()
+                rows = whole_turns(_chunk(both, "group"), both["size"].to_numpy(), self._limit)
+                self._best[lane] = both.take(pa.array(rows))
 
     def chosen(self) -> tuple[Example, ...]:
-        """At most `limit`: the largest of each group by falling size, then the second of each."""
-        sizes = self._best["size"].to_numpy()
-        turns = _turns(_chunk(self._best, "group"), sizes)
-        order = np.lexsort((-sizes, turns))[: self._limit]
-        chosen = self._best.take(pa.array(order)).drop_columns(["group", "size"])
-        return tuple(Example(**row) for row in chosen.to_pylist())
+        """Masks, then each kind of flip: the largest of each group by falling size, then the
+        second of each ..."""
+        return tuple(
+            Example(**row)
+            for best in self._best.values()
+            for row in self._first(best).drop_columns(["lane", "group", "size"]).to_pylist()
+        )
+
+    def _first(self, best: pa.Table) -> pa.Table:
+        sizes = best["size"].to_numpy()
+        order = np.lexsort((-sizes, _turns(_chunk(best, "group"), sizes)))
+        return best.take(pa.array(order[: self._limit]))
 
 
 def whole_turns(groups: pa.Array, sizes: Floats, limit: int) -> Ints:
@@ -99,7 +114,7 @@ def mask_examples(aligned: AlignedPair, layer: str, masks: PairedMasks, limit: i
     sizes = masks.moved_px / np.sqrt(np.maximum(masks.union_px * masks.image_px, 1))
     rows = whole_turns(groups, sizes, limit)
     return filled(
-        EXAMPLES, len(rows), layer=layer, kind=pa.array(masks.kind[rows], pa.string()),
+        EXAMPLES, len(rows), lane=_MASKS, layer=layer, kind=pa.array(masks.kind[rows], pa.string()),
         category=aligned.categories_after(masks.after[rows]),
         **_places(aligned, masks.before[rows], masks.after[rows]),
         iou=pc.if_else(pa.array(masks.kind[rows] == CHANGED), pa.array(masks.iou[rows]), None),
@@ -110,16 +125,24 @@ def mask_examples(aligned: AlignedPair, layer: str, masks: PairedMasks, limit: i
 
 def flip_examples(aligned: AlignedPair, flipped: FlippedRows, limit: int) -> pa.Table:
     """EXAMPLES of flipped verdicts of one pair of shards."""
-    shown = np.flatnonzero(pc.is_in(flipped.events["kind"], value_set=_SHOWN_FLIPS))
-    events = flipped.events.take(pa.array(shown)).combine_chunks()
+    sizes = _shuffled(aligned.after, flipped.after)
+    kinds = [_flips_of_kind(aligned, flipped, kind, sizes, limit) for kind in _LANES[1:]]
+    return pa.concat_tables(kinds)
+
+
+def _flips_of_kind(
+    aligned: AlignedPair, flipped: FlippedRows, kind: str, sizes: Floats, limit: int
+) -> pa.Table:
+    mine = np.flatnonzero(pc.equal(flipped.events["kind"], kind))
+    events = flipped.events.take(pa.array(mine)).combine_chunks()
     groups = _joined([_chunk(events, name) for name in _FLIP])
-    sizes = _shuffled(aligned.after, flipped.after[shown])
-    rows = whole_turns(groups, sizes, limit)
-    chosen, places = events.take(pa.array(rows)), shown[rows]
+    rows = whole_turns(groups, sizes[mine], limit)
+    chosen, places = events.take(pa.array(rows)), mine[rows]
     return filled(
-        EXAMPLES, len(rows), layer=VERDICTS, **{name: _chunk(chosen, name) for name in _FLIP},
+        EXAMPLES, len(rows), lane=kind, layer=VERDICTS, kind=kind,
+        **{name: _chunk(chosen, name) for name in _FLIP},
         **_places(aligned, flipped.before[places], flipped.after[places]),
-        moved_px=0, group=groups.take(pa.array(rows)), size=pa.array(sizes[rows]),
+        moved_px=0, group=groups.take(pa.array(rows)), size=pa.array(sizes[places]),
     )  # fmt: skip
 
 

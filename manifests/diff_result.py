@@ -148,7 +148,8 @@ class DatasetDiff:
         boxes, verdicts: over all categories; `*_by_category` in the order of names.
         masks: a record a teacher, over all categories.
         flips: over all categories, the most frequent first.
-        examples: the largest changes of masks, then flipped verdicts; see manifests.diff_examples.
+        examples: the largest changes of masks, then verdicts that flipped to dropped, to kept
+            and to another mask; see manifests.diff_examples.
     """
 
     before: str

@@ -24,7 +24,8 @@ def table(items: list[Item], first_row: int = 0) -> pa.Table:
     """EXAMPLES of (group, size), numbered by their rows."""
     rows = pa.array(range(first_row, first_row + len(items)), pa.int64())
     return filled(
-        EXAMPLES, len(items), layer=SAM, kind="changed", row_before=rows, row_after=rows,
+        EXAMPLES, len(items), lane="masks", layer=SAM, kind="changed",
+        row_before=rows, row_after=rows,
         shard_before="a", shard_after="a", moved_px=1,
         group=pa.array([group for group, _ in items], pa.string()),
         category=pa.array([group for group, _ in items], pa.string()),
@@ -72,7 +73,7 @@ def test_memory_is_bounded() -> None:
     heap = ExampleHeap(3)
     for number in range(50):
         heap.add(table([("shoe", number), ("hat", -number)], 2 * number))
-    assert heap._best.num_rows <= 4
+    assert heap._best["masks"].num_rows <= 4
     assert [one.row_after for one in heap.chosen()] == [98, 1, 96]
 
 

@@ -1,0 +1,144 @@
+"""The HTML page of a diff: what changed in numbers, and the largest changes before and after.
+
+Self-contained: pictures are data: URIs, nothing is fetched, nothing runs. Everything that comes
+from data is escaped by the template engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+from engine.diff_views import ExampleView, example_views
+from engine.report_photos import PictureQuality
+from manifests.dataset import Dataset
+from manifests.diff_result import DROPPED, KEPT, OTHER_MASK, DatasetDiff, Example
+from manifests.errors import InputError
+from manifests.schemas import VERDICTS
+
+# The first that brings the page under its limit is taken; then examples are left out.
+_QUALITIES = (
+    PictureQuality(long_side=460, jpeg=85),
+    PictureQuality(long_side=360, jpeg=78),
+    PictureQuality(long_side=280, jpeg=70),
+)
+_FLIPS = (DROPPED, KEPT, OTHER_MASK)
+_MAX_ROWS = 200
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiffPageOptions:
+    """What is on the page.
+
+    Attributes:
+        before, after: the refs that the commits were opened by, to be shown; empty: unknown.
+        max_pictures: at most so many changed boxes are shown: half of them changed masks, the
+            others flipped verdicts of each kind in turn; what one does not use is the other's.
+        max_page_bytes: pictures get smaller, then fewer, until the page is no larger.
+    """
+
+    before: str = ""
+    after: str = ""
+    max_pictures: int = 40
+    max_page_bytes: int = 10_000_000
+
+    def __post_init__(self) -> None:
+        if self.max_pictures < 0:
+            raise InputError(f"diff: expected max_pictures of at least 0, got {self.max_pictures}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiffPageSummary:
+    """What was written: the file, its size, and how many changed boxes it shows."""
+
+    target: str
+    num_bytes: int
+    num_pictures: int
+
+
+def write_diff_page(
+    a: Dataset, b: Dataset, found: DatasetDiff, target: Path, *, options: DiffPageOptions
+) -> DiffPageSummary:
+    """Writes the page of a diff made with `max_examples=options.max_pictures`; replaces a file.
+
+    Raises:
+        InputError: the target cannot be written, or a mask is damaged.
+        ObjectMissingError, ObjectDamagedError: the store has lost a table.
+    """
+    examples = _chosen(found.examples, options.max_pictures)
+    fixed = {"a": a, "b": b, "diff": found, "options": options, "max_rows": _MAX_ROWS}
+    page, num_pictures = _smallest_needed(a, b, examples, fixed, options)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(page)
+    except OSError as error:
+        raise InputError(
+            f"the diff cannot be written to {target}: {error.strerror or error}; name another file"
+        ) from error
+    return DiffPageSummary(target=str(target), num_bytes=len(page), num_pictures=num_pictures)
+
+
+def _chosen(examples: Sequence[Example], max_pictures: int) -> list[Example]:
+    """Changed masks, then flips by kind; each kind is sorted already."""
+    flips = [one for one in examples if one.layer == VERDICTS]
+    masks = [one for one in examples if one.layer != VERDICTS]
+    num_masks = min(len(masks), max(max_pictures - len(flips), (max_pictures + 1) // 2))
+    kinds = [[one for one in flips if one.kind == kind] for kind in _FLIPS]
+    turns = [one for turn in zip_longest(*kinds) for one in turn if one is not None]
+    shown = turns[: max_pictures - num_masks]
+    return [*masks[:num_masks], *sorted(shown, key=lambda one: _FLIPS.index(one.kind))]
+
+
+def _smallest_needed(
+    a: Dataset,
+    b: Dataset,
+    examples: Sequence[Example],
+    fixed: Mapping[str, Any],  # Any: what the template reads
+    options: DiffPageOptions,
+) -> tuple[bytes, int]:
+    """The page within its limit, and how many changed boxes it shows."""
+    views: list[ExampleView] = []
+    page = b""
+    for quality in _QUALITIES:
+        views = example_views(a, b, examples, quality)
+        page = _render(fixed, views)
+        if len(page) <= options.max_page_bytes:
+            return page, len(views)
+    while views and len(page) > options.max_page_bytes:
+        # Every fourth goes, so that both kinds stay.
+        views = [view for number, view in enumerate(views) if number % 4 != 3 and len(views) > 3]
+        page = _render(fixed, views)
+    return page, len(views)
+
+
+def _render(fixed: Mapping[str, Any], views: Sequence[ExampleView]) -> bytes:  # Any: as above
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters |= {"count": _count, "share": _share, "percent": _percent}
+    template = environment.get_template("diff.html")
+    masks = [view for view in views if view.teacher is not None]
+    flips = [view for view in views if view.teacher is None]
+    page = template.render(**fixed, mask_views=masks, flip_views=flips)
+    return page.encode("utf-8", errors="replace")
+
+
+def _count(value: int) -> str:
+    return f"{value:,}"
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"  # noqa: RUF001  a dash for "none"
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f}%"  # noqa: RUF001  as above
