@@ -89,8 +89,7 @@ def pull(
         dry_run=dry_run,
     )  # fmt: skip
     with _progress(as_json=as_json) as listener:
-        # merge= is to be manifests.merge's function of (store, branch, commit id), once it is here.
-        summary = fetch(Store(store), Store(source), options, merge=None, listener=listener)
+        summary = fetch(Store(store), Store(source), options, listener=listener)
     show(summary, as_json=as_json, human=lambda: _print_transfer(summary))
 
 

@@ -9,18 +9,19 @@ last step, so a transfer that was killed is simply run again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
 from manifests.byte_progress import ByteListener, Silence
 from manifests.clone_mark import begin_clone, finish_clone
-from manifests.errors import CommitError, InputError
-from manifests.negotiate import new_commits
+from manifests.errors import CommitError, InputError, MergeConflictError
+from manifests.merge import merge_into
+from manifests.negotiate import NewCommits, new_commits
 from manifests.pins import pinned
 from manifests.refs import Refs
 from manifests.store import Store
-from manifests.transfer_objects import MissingObjects, ask_for, send
+from manifests.transfer_objects import ask_for, send
 from manifests.transfer_plan import TransferPlan, plan_transfer
 from manifests.transfer_refs import (
     RefUpdate,
@@ -29,10 +30,8 @@ from manifests.transfer_refs import (
     plan_updates,
     refuse_merge,
     refuse_push,
+    refuse_unrelated,
 )
-
-Merge = Callable[[Store, str, str], str]
-"""(store, branch, commit id) -> id of the commit that the branch is at once it has that one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,7 +132,6 @@ def pull(
     source: Store,
     options: TransferOptions = TransferOptions(),
     *,
-    merge: Merge | None = None,
     listener: ByteListener | None = None,
 ) -> TransferSummary:
     """Brings branches and tags from another store; where both sides worked, they are merged.
@@ -141,23 +139,19 @@ def pull(
     What was fetched stays if a merge is refused, and no ref is moved: the commit is in the store,
     to be merged by its id, and is `gc`'s after its grace period if nobody does.
 
-    Args:
-        merge: what to do with a branch on which both sides worked; None: nothing can be done.
-
     Raises:
         DivergedError: it takes a merge, which `ff_only` forbids.
+        MergeConflictError: both sides changed the same cells.
+        CommitError: the histories have nothing in common.
         CommitConflictError: the branch here moved meanwhile.
-        CommitError: as `merge` raises.
         RefError: no such ref there, or the tag of that name here is another.
         ObjectMissingError, ObjectDamagedError: the other store is not whole.
     """
     job = _Transfer(source, store, near=store, reason="pull", listener=listener)
     updates = plan_updates(source, store, job.choose(options))
     if options.ff_only:
-        refuse_merge(source, store, updates, "only a merge could bring them together")
-    elif merge is None:
-        refuse_merge(source, store, updates, "this version of maskmill cannot merge")
-    return job.run(updates, options, merge=merge)
+        refuse_merge(source, store, updates)
+    return job.run(updates, options)
 
 
 class _Transfer:
@@ -185,17 +179,19 @@ class _Transfer:
             self._source, options.refs, all_branches=options.all_branches, tags=options.tags
         )
 
-    def run(
-        self, updates: Sequence[RefUpdate], options: TransferOptions, merge: Merge | None = None
-    ) -> TransferSummary:
+    def run(self, updates: Sequence[RefUpdate], options: TransferOptions) -> TransferSummary:
         """Sends and publishes; where every ref is up to date, nobody is asked anything more."""
         wanted = [update.wanted.commit_id for update in updates if update.is_news or options.repair]
-        plan, missing = self._look(wanted, repair=options.repair)
+        commits = self._new_commits(wanted, repair=options.repair)
+        if not options.repair:
+            refuse_unrelated(self._source, self._target, updates, commits)
+        plan = plan_transfer(self._stores, self._source, commits, heads=wanted)
+        missing = ask_for(self._source, self._target, plan, self._listener)
         if options.dry_run:
             sent, refs = missing, _changes(updates)
         else:
             sent = send(self._source, self._target, missing, self._listener)
-            refs = self._publish(updates, plan, missing.contents_without(sent), merge)
+            refs = self._publish(updates, plan, missing.contents_without(sent))
         return TransferSummary(
             source=self._source.url,
             target=self._target.url,
@@ -208,21 +204,15 @@ class _Transfer:
             dry_run=options.dry_run,
         )
 
-    def _look(self, wanted: Sequence[str], *, repair: bool) -> tuple[TransferPlan, MissingObjects]:
-        if not wanted:
-            return TransferPlan(), MissingObjects()
+    def _new_commits(self, wanted: Sequence[str], *, repair: bool) -> NewCommits:
         refs = Refs(self._target)
-        there = set() if repair else {*refs.branches().values(), *refs.tags().values()}
-        commits = new_commits(self._stores, wanted=wanted, there=there)
-        plan = plan_transfer(self._stores, self._source, commits, heads=wanted)
-        return plan, ask_for(self._source, self._target, plan, self._listener)
+        there: set[str] = set()
+        if wanted and not repair:
+            there = {*refs.branches().values(), *refs.tags().values()}
+        return new_commits(self._stores, wanted=wanted, there=there)
 
     def _publish(
-        self,
-        updates: Sequence[RefUpdate],
-        plan: TransferPlan,
-        gone: frozenset[str],
-        merge: Merge | None,
+        self, updates: Sequence[RefUpdate], plan: TransferPlan, gone: frozenset[str]
     ) -> tuple[RefChange, ...]:
         """Moves the refs; merges come first, because only they can be refused now."""
         news = [update for update in updates if update.is_news]
@@ -233,7 +223,7 @@ class _Transfer:
             if news:
                 self._look_again(plan, gone)
             for update in sorted(news, key=lambda update: update.outcome != "merge"):
-                made[update.wanted] = self._move(update, merge)
+                made[update.wanted] = self._move(update)
         return _changes(updates, made)
 
     def _look_again(self, plan: TransferPlan, gone: frozenset[str]) -> None:
@@ -247,18 +237,29 @@ class _Transfer:
                 "same command again"
             )
 
-    def _move(self, update: RefUpdate, merge: Merge | None) -> str:
+    def _move(self, update: RefUpdate) -> str:
         """Does what is planned for one ref; returns the commit it names then."""
         ref, refs = update.wanted, Refs(self._target)
         if ref.kind == "tag":
             refs.create_tag(ref.name, ref.commit_id)
-        elif update.outcome == "merge" and merge is not None:
-            return merge(self._target, ref.name, ref.commit_id)
+        elif update.outcome == "merge":
+            return self._merge(ref)
         elif update.entry is None:
             refs.create_branch(ref.name, ref.commit_id)
         else:
             refs.advance(ref.name, expected=update.entry, commit=ref.commit_id, reason=self._reason)
         return ref.commit_id
+
+    def _merge(self, ref: WantedRef) -> str:
+        message = f"merge {ref.name} of {self._source.url}"
+        try:
+            return merge_into(self._target, ref.name, ref.commit_id, message=message).commit_id
+        except MergeConflictError as error:
+            raise MergeConflictError(
+                f"{error}, to 'maskmill merge {ref.commit_id[:12]} --branch {ref.name}': all of it "
+                "is fetched, and no ref was moved",
+                conflicts=error.conflicts,
+            ) from error
 
 
 def _changes(

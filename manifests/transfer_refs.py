@@ -14,7 +14,7 @@ from manifests.commit import Commit
 from manifests.dataset import DEFAULT_BRANCH
 from manifests.errors import CommitConflictError, CommitError, RefError
 from manifests.manifest import Manifest
-from manifests.negotiate import is_ancestor
+from manifests.negotiate import NewCommits, is_ancestor
 from manifests.refs import RefEntry, Refs
 from manifests.store import Store
 
@@ -168,7 +168,7 @@ def refuse_push(target: Store, updates: Iterable[RefUpdate]) -> None:
         )
 
 
-def refuse_merge(source: Store, target: Store, updates: Iterable[RefUpdate], why: str) -> None:
+def refuse_merge(source: Store, target: Store, updates: Iterable[RefUpdate]) -> None:
     """Raises DivergedError for the first branch that only a merge could bring together."""
     for update in updates:
         if update.outcome != "merge" or update.before is None:
@@ -176,10 +176,23 @@ def refuse_merge(source: Store, target: Store, updates: Iterable[RefUpdate], why
         name, theirs, mine = update.wanted.name, update.wanted.commit_id, update.before
         raise DivergedError(
             f"branch '{name}' has gone two ways: here it is at {mine[:12]}, in {source.url} at "
-            f"{theirs[:12]}, and {why}; nothing was fetched, and no branch of {target.url} was "
-            "moved",
+            f"{theirs[:12]}, and only a merge could bring them together; nothing was fetched, and "
+            f"no branch of {target.url} was moved",
             branch=name, expected=mine, found=theirs,
         )  # fmt: skip
+
+
+def refuse_unrelated(
+    source: Store, target: Store, updates: Iterable[RefUpdate], found: NewCommits
+) -> None:
+    """Raises CommitError if there is something to merge and no commit that both sides have."""
+    names = [update.wanted.name for update in updates if update.outcome == "merge"]
+    if names and found.commits and not found.common:
+        raise CommitError(
+            f"branch '{names[0]}' of {source.url} and {target.url} have no common commit, so "
+            "nothing tells who changed what, and nothing was fetched; ingest the other's export "
+            "instead, or clone one from the other before they part"
+        )
 
 
 def _clash(source: Store, target: Store, clashes: Sequence[WantedRef], tags: dict[str, str]) -> str:

@@ -25,15 +25,18 @@ from manifests.errors import (
     CommitConflictError,
     CommitError,
     InputError,
+    MergeConflictError,
     ObjectDamagedError,
     ObjectMissingError,
     RefError,
     StoreError,
 )
 from manifests.manifest import Cell, Manifest
+from manifests.merge import merge_into
 from manifests.refs import Refs
 from manifests.removed import Removals, RemovedImage
 from manifests.store import Store
+from manifests.three_way import Settlement
 from manifests.transfer import TransferOptions, TransferSummary, clone, pull, push
 
 _EVERYTHING = TransferOptions(all_branches=True, tags=True)
@@ -85,8 +88,8 @@ class Writer:
         """Commits that each add one shard of two layers."""
         commit_id = ""
         for step in range(steps):
-            name = f"{uuid.uuid4().hex[:1]}"
             number = 1000 * seed + 10 * self._clock + step
+            name = "cdef0123456789"[number % 14]
             cells = [self.cell(name, layer, number, index) for index, layer in enumerate("ab")]
             commit_id = self.commit(*cells, branch=branch)
         return commit_id
@@ -604,14 +607,11 @@ class TestPull:
         assert [(ref.outcome, ref.after) for ref in summary.refs] == [("ahead", head)]
         assert summary.num_objects == 0
 
-    @pytest.mark.parametrize("options", [TransferOptions(), TransferOptions(ff_only=True)])
-    def test_two_ways_without_a_merge(
-        self, source: Store, local: Store, options: TransferOptions
-    ) -> None:
+    def test_two_ways_with_ff_only(self, source: Store, local: Store) -> None:
         theirs, mine = Writer(source).grow(seed=1), Writer(local).grow(seed=2)
         before = objects_of(local), refs_of(local)
         with pytest.raises(CommitConflictError) as caught:
-            pull(local, source, options)
+            pull(local, source, TransferOptions(ff_only=True))
         text = str(caught.value)
         assert f"here it is at {mine[:12]}, in {source.url} at {theirs[:12]}" in text
         assert "nothing was fetched" in text
@@ -619,38 +619,44 @@ class TestPull:
 
     def test_two_ways_are_merged(self, source: Store, local: Store) -> None:
         theirs, mine = Writer(source).grow(seed=1), Writer(local).grow(seed=2)
-        seen: list[set[str]] = []
-
-        def merge(store: Store, branch: str, commit_id: str) -> str:
-            seen.append(reachable(store, commit_id) - objects_of(store).keys())
-            assert (branch, commit_id) == ("main", theirs)
-            return Writer(store).grow(seed=3)
-
-        summary = pull(local, source, merge=merge)
-        assert seen == [set()]
-        (ref,) = summary.refs
+        planned = pull(local, source, TransferOptions(dry_run=True))
+        assert [(ref.outcome, ref.after) for ref in planned.refs] == [("merge", theirs)]
+        (ref,) = pull(local, source).refs
         assert (ref.outcome, ref.before) == ("merge", mine)
         assert ref.after == Refs(local).branches()["main"]
+        merged = Commit.load(local, ref.after)
+        assert merged.parents == (mine, theirs)
+        assert merged.message == f"merge main of {source.url}"
+        # And what was merged is a fast-forward for the other side.
+        assert push(local, source).refs[0].outcome == "fast-forward"
+        assert refs_of(source) == refs_of(local)
 
     def test_merge_that_is_refused_moves_nothing(self, source: Store, local: Store) -> None:
-        writer = Writer(source)
-        theirs = writer.grow(seed=1)
-        writer.grow(branch="another")
-        Writer(local).grow(seed=2)
+        theirs_writer, mine = Writer(source), Writer(local)
+        theirs = theirs_writer.commit(theirs_writer.cell("a", "boxes", 1))
+        theirs_writer.grow(branch="another")
+        mine.commit(mine.cell("a", "boxes", 2))
         before = refs_of(local)
-
-        def merge(store: Store, branch: str, commit_id: str) -> str:
-            raise CommitError("conflicts in 3 cells")
-
-        with pytest.raises(CommitError, match="conflicts in 3 cells"):
-            pull(local, source, _EVERYTHING, merge=merge)
+        with pytest.raises(MergeConflictError) as caught:
+            pull(local, source, _EVERYTHING)
+        assert f"to 'maskmill merge {theirs[:12]} --branch main': all of it" in str(caught.value)
+        assert len(caught.value.conflicts) == 1
         assert refs_of(local) == before
         assert reachable(source, theirs) <= objects_of(local).keys()
         # What was fetched is not fetched again.
-        planned = pull(
-            local, source, TransferOptions(dry_run=True), merge=lambda *_: "never called"
-        )
-        assert (planned.num_objects, planned.refs[0].outcome) == (0, "merge")
+        assert pull(local, source, TransferOptions(dry_run=True)).num_objects == 0
+        settlement = Settlement(default="theirs")
+        merge_into(local, "main", theirs[:12], settlement=settlement)
+        assert pull(local, source).refs[0].outcome == "ahead"
+
+    def test_unrelated_histories(self, source: Store, tmp_path: Path) -> None:
+        other = Store(str(tmp_path / "other"))
+        init(other)
+        Writer(other).grow(seed=1)
+        before = objects_of(other)
+        with pytest.raises(CommitError, match=r"have no common commit, so .* nothing was fetched"):
+            pull(other, source)
+        assert objects_of(other) == before
 
     def test_into_an_empty_store(self, source: Store, tmp_path: Path) -> None:
         fresh = Store(str(tmp_path / "fresh"))
