@@ -96,12 +96,13 @@ def merge(
 ) -> None:
     """Bring another branch's changes in. Different data, or different layers, just merge."""
     from manifests.errors import MergeConflictError
-    from manifests.merge import merge_into
+    from manifests.merge import merge_into, unknown_layers
 
-    settlement = _settlement(ours, theirs, settle)
+    opened, settlement = open_store(store), _settlement(ours, theirs, settle)
+    unknown_layers(settlement, opened, branch, ref)
     try:
         result = merge_into(
-            open_store(store), branch, ref, settlement=settlement, fast_forward=not no_ff,
+            opened, branch, ref, settlement=settlement, fast_forward=not no_ff,
             message=message,
         )  # fmt: skip
     except MergeConflictError as error:
@@ -173,7 +174,8 @@ def rm(
 ) -> None:
     """Take images down. Their bytes go with the next gc; no merge or ingest brings them back."""
     from manifests.dataset import Dataset
-    from manifests.takedown import Wanted, find_images, take_down
+    from manifests.find_images import Wanted, find_images
+    from manifests.takedown import take_down
 
     opened = open_store(store)
     dataset = Dataset.open(opened, branch)
@@ -342,7 +344,7 @@ def _print_merge(result: MergeResult, branch: str) -> None:
         say(f"{result.num_duplicates:,} pictures that both sides had ingested are one each now")
     if result.settled:
         _print_conflicts("settled", result.settled)
-    for layer, count in (result.stale or {}).items():
+    for layer, count in result.stale.items():
         say(f"{count:,} cells of {layer} were out of date and taken out: run 'maskmill filter'")
 
 

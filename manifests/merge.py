@@ -1,25 +1,22 @@
-"""Merge one commit into a branch, take a commit back, put a branch where it was."""
+"""Merge one commit into a branch, take a commit back, put a branch where it was, name commits."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections import Counter
+from dataclasses import dataclass, field, replace
 
 from manifests import schemas
-from manifests.ancestry import is_ancestor, merge_bases
-from manifests.dataset import Dataset, operation
-from manifests.errors import CommitError, InputError, MergeConflictError, RefError
-from manifests.manifest import Cell
-from manifests.merge_states import MergedState, State, merge_states
+from manifests.ancestry import is_ancestor
+from manifests.dataset import Dataset
+from manifests.errors import CommitError, RefError
+from manifests.merge_drafts import MergeDraft, draft_merge, draft_revert
 from manifests.pins import check_there, pinned
 from manifests.refs import Refs
 from manifests.removed import Removals
 from manifests.store import Store
-from manifests.three_way import Conflict, Settlement, new_cells
+from manifests.taken_down import why_gone
+from manifests.three_way import Conflict, Settlement
 from manifests.writer import Writer
-
-MERGE_VERSION, REVERT_VERSION = 1, 1
-_SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +34,7 @@ class MergeResult:
     commit_id: str
     outcome: str
     settled: tuple[Conflict, ...] = ()
-    stale: dict[str, int] | None = None
+    stale: dict[str, int] = field(default_factory=dict)
     num_duplicates: int = 0
 
 
@@ -68,39 +65,14 @@ def merge_into(
     """
     writer = Writer(store, branch)
     ours, theirs = writer.dataset.commit_id, Refs(store).resolve(their_ref)
-    bases = merge_bases(store, ours, theirs)
-    if not bases:
-        raise CommitError(
-            f"'{branch}' at {ours[:12]} and '{their_ref}' at {theirs[:12]} have no common commit, "
-            "so nothing tells who changed what; ingest the other's export instead, or clone one "
-            "from the other before they part"
-        )
-    if theirs in bases:
+    if is_ancestor(store, theirs, ours):
         return MergeResult(commit_id=ours, outcome="up_to_date")
-    if ours in bases and fast_forward:
+    if fast_forward and is_ancestor(store, ours, theirs):
         writer.move_to(theirs, reason="merge")
         return MergeResult(commit_id=theirs, outcome="fast_forward")
-    base = _base_state(store, bases)
-    other = State.of(Dataset(store, theirs))
-    plain = merge_states(store, base, State.of(writer.dataset), other)
-    merged = plain
-    if plain.conflicts:
-        merged = merge_states(store, base, State.of(writer.dataset), other, settlement=settlement)
-    if merged.conflicts:
-        raise _conflict_error(branch, their_ref, merged.conflicts)
-    config = {
-        "branch": branch, "theirs": theirs, "bases": list(bases), "settlement": asdict(settlement)
-    }  # fmt: skip
-    commit_id = writer.commit(
-        merged.state.manifest,
-        operation=operation("merge", version=MERGE_VERSION, config=config),
-        ledger=merged.counter.ledger(),
-        message=message or f"merge {their_ref} into {branch}",
-        categories=merged.state.categories,
-        removals=merged.state.removals,
-        merged=(theirs,),
-    )
-    return _result(commit_id, "merged", merged, settled=plain.conflicts)
+    made = draft_merge(writer.dataset, Dataset(store, theirs), settlement)
+    draft = replace(made.draft, message=message or f"merge {their_ref} into {branch}")
+    return _result(writer.publish(draft), "merged", made)
 
 
 def revert(
@@ -124,33 +96,14 @@ def revert(
     """
     writer = Writer(store, branch)
     commit_id = Refs(store).resolve(ref)
-    undone = Dataset(store, commit_id)
-    if not undone.commit.parents:
-        raise CommitError(f"commit {commit_id[:12]} is the first: there is nothing before it")
     if not is_ancestor(store, commit_id, writer.dataset.commit_id):
         raise CommitError(
             f"commit {commit_id[:12]} is not in the history of '{branch}', so there is nothing to "
             f"take back; see 'maskmill log --ref {branch}'"
         )
-    before = State.of(Dataset(store, undone.commit.parents[0]))
-    arguments = store, State.of(undone), State.of(writer.dataset), before
-    plain = merge_states(*arguments)
-    merged = plain
-    if plain.conflicts:
-        merged = merge_states(*arguments, settlement=settlement)
-    if merged.conflicts:
-        raise _conflict_error(branch, f"the revert of {commit_id[:12]}", merged.conflicts)
-    _check_brought_back(store, writer, merged)
-    config = {"commit": commit_id, "settlement": asdict(settlement)}
-    made = writer.commit(
-        merged.state.manifest,
-        operation=operation("revert", version=REVERT_VERSION, config=config),
-        ledger=merged.counter.ledger(),
-        message=message or f'revert {commit_id[:12]} "{undone.commit.message}"',
-        categories=merged.state.categories,
-        removals=merged.state.removals,
-    )
-    return _result(made, "reverted", merged, settled=plain.conflicts)
+    made = draft_revert(writer.dataset, Dataset(store, commit_id), settlement)
+    draft = replace(made.draft, message=message or made.draft.message)
+    return _result(writer.publish(draft), "reverted", made)
 
 
 def reset(store: Store, branch: str, ref: str) -> MergeResult:
@@ -210,76 +163,43 @@ def check_complete(store: Store, commit_id: str) -> None:
         ObjectMissingError, ObjectDamagedError: the commit or its manifest cannot be read.
         CommitError: cells are gone.
     """
-    dataset = Dataset(store, commit_id)
-    check_there(store, dataset.manifest)
+    cells = Dataset(store, commit_id).manifest
+    check_there(
+        store,
+        (
+            cell
+            for cell in cells
+            if cell.layer != schemas.IMAGES
+            or store.object_size(cell.object_id) is not None
+            or not why_gone(store, cell.shard)
+        ),
+    )
 
 
 def _is_named(refs: Refs, commit_id: str) -> bool:
     return commit_id in {*refs.branches().values(), *refs.tags().values()}
 
 
-def _base_state(store: Store, bases: Sequence[str]) -> State:
-    """The common ancestor; where branches were merged crosswise, the merge of all of them."""
-    state = State.of(Dataset(store, bases[0]))
-    for other in bases[1:]:
-        older = merge_bases(store, bases[0], other)
-        below = State.of(Dataset(store, older[0])) if older else State(manifest=state.manifest)
-        settlement = Settlement(default="ours")
-        there = State.of(Dataset(store, other))
-        state = merge_states(store, below, state, there, settlement=settlement).state
-    return state
-
-
-def _check_brought_back(store: Store, writer: Writer, merged: MergedState) -> None:
-    """Raises InputError where a reverted takedown's images are gone for good."""
-    gone = [
-        cell
-        for cell in new_cells(merged.state.manifest, writer.dataset.manifest)
-        if cell.layer == schemas.IMAGES and store.object_size(cell.object_id) != cell.num_bytes
-    ]
-    if gone:
-        known = Removals.load(store, writer.dataset.commit)
-        why = known.explain(gone[0].shard) or f"shard {gone[0].shard[:12]} has no images object"
-        raise InputError(
-            f"this takes {len(gone):,} images objects that 'maskmill gc' has deleted: {why}; "
-            "ingest the images again instead"
-        )
-
-
-def _conflict_error(branch: str, what: str, conflicts: Sequence[Conflict]) -> MergeConflictError:
-    places = [f"{entry.layer} of shard {entry.shard[:12]}" for entry in conflicts[:_SHOWN]]
-    more = f" and {len(conflicts) - _SHOWN:,} more" if len(conflicts) > _SHOWN else ""
-    layers = sorted({entry.layer for entry in conflicts})
-    return MergeConflictError(
-        f"'{branch}' and {what} changed {len(conflicts):,} cell{'s' if len(conflicts) > 1 else ''} "
-        f"differently: {', '.join(places)}"
-        f"{more}; say --ours or --theirs, or --settle {layers[0]}=theirs for each layer",
-        conflicts=conflicts,
-    )
-
-
-def _result(
-    commit_id: str, outcome: str, merged: MergedState, *, settled: tuple[Conflict, ...]
-) -> MergeResult:
+def _result(commit_id: str, outcome: str, made: MergeDraft) -> MergeResult:
+    layers = [cell.layer for cell in made.merged.stale]
     return MergeResult(
         commit_id=commit_id,
         outcome=outcome,
-        settled=settled,
-        stale=_by_layer(merged.stale),
-        num_duplicates=merged.num_duplicates,
+        settled=made.settled,
+        stale=dict(sorted(Counter(layers).items())),
+        num_duplicates=made.merged.num_duplicates,
     )
 
 
-def _by_layer(cells: Sequence[Cell]) -> dict[str, int]:
-    layers = [cell.layer for cell in cells]
-    return {layer: layers.count(layer) for layer in sorted(set(layers))}
-
-
-def unknown_layers(settlement: Settlement, dataset: Dataset) -> None:
-    """Raises RefError where a settlement names a layer that the dataset does not have."""
+def unknown_layers(settlement: Settlement, store: Store, *refs: str) -> None:
+    """Raises RefError where a settlement names a layer that none of the refs has."""
+    layers = {
+        layer
+        for ref in (refs if settlement.by_layer else ())
+        for layer in Dataset.open(store, ref).manifest.layers()
+    }
     for layer in settlement.by_layer:
-        if layer not in dataset.manifest.layers():
+        if layer not in layers:
             raise RefError(
-                f"--settle {layer}: there is no such layer; there are "
-                f"{', '.join(dataset.manifest.layers())}"
+                f"--settle {layer}: there is no such layer; there are {', '.join(sorted(layers))}"
             )

@@ -24,12 +24,13 @@ from manifests.errors import (
     ObjectMissingError,
     RefError,
 )
+from manifests.find_images import Wanted, find_images
 from manifests.gc import GcOptions, collect_garbage
 from manifests.merge import create_branch, merge_into, reset, revert
 from manifests.refs import Refs
 from manifests.removed import Removals
 from manifests.store import Store
-from manifests.takedown import Wanted, find_images, take_down
+from manifests.takedown import take_down
 from manifests.three_way import Settlement
 from tests.engine.conftest import INLINE, PhotoSet
 
