@@ -59,7 +59,7 @@ class Reproduction:
             because = "; what has changed since is above" if self.warnings else ""
             raise OutcomeDiffersError(
                 f"commit {self.commit_id[:12]} ({self.operation}) came out different: "
-                f"{found.num_differing:,} of {found.num_cells:,} cells and "
+                f"{found.num_differing:,} of {found.num_made:,} cells and "
                 f"{len(found.sentences):,} facts beside them{because}"
             )
 
@@ -118,8 +118,11 @@ def reproduce(
         commit_id=commit_id,
         operation=commit.operation.name,
         warnings=tuple(warnings),
-        comparison=compare(store, expected, Contents.of_draft(draft)),
-    )
+        comparison=compare(
+            store, expected, Contents.of_draft(draft),
+            given=again.base.manifest if again.base else None,
+        ),
+    )  # fmt: skip
 
 
 def reproduce_chain(

@@ -14,12 +14,13 @@ from manifests.manifest import Cell, Manifest
 from manifests.same_rows import row_difference
 from manifests.store import Store
 
+GIVEN: Final = "given"
 SAME: Final = "same"
 SAME_ROWS: Final = "same_rows"
 DIFFERS: Final = "differs"
 MISSING: Final = "missing"
 EXTRA: Final = "extra"
-Fate = Literal["same", "same_rows", "differs", "missing", "extra"]
+Fate = Literal["given", "same", "same_rows", "differs", "missing", "extra"]
 _NUM_THREADS = 4
 
 
@@ -28,7 +29,8 @@ class CellFate:
     """What became of one cell, and how it differs, for people.
 
     Attributes:
-        fate: `same`; `same_rows` in other Parquet bytes; `differs`; `missing` from what was made
+        fate: `given`: the same as in the commit that both started from; `same`, though made by
+            either; `same_rows` in other Parquet bytes; `differs`; `missing` from what was made
             again; or `extra` in it.
         expected, found: object ids; None where there is no such cell.
     """
@@ -41,7 +43,9 @@ class CellFate:
     detail: str = ""
 
 
-def cell_fates(store: Store, expected: Manifest, found: Manifest) -> Iterator[CellFate]:
+def cell_fates(
+    store: Store, expected: Manifest, found: Manifest, given: Manifest
+) -> Iterator[CellFate]:
     """Every cell of either, in the order of `expected`; extra ones last."""
     pairs = [(cell, found.get(cell.shard, cell.layer)) for cell in expected]
     moved = [(old, new) for old, new in pairs if new and new.object_id != old.object_id]
@@ -67,8 +71,11 @@ def cell_fates(store: Store, expected: Manifest, found: Manifest) -> Iterator[Ce
         detail = rows.get((old.shard, old.layer)) or _about(old, new, rewritten)
         if detail:
             yield _fate(DIFFERS, expected=old, found=new, detail=detail)
+        elif old == new:
+            is_given = old == given.get(old.shard, old.layer)
+            yield _fate(GIVEN if is_given else SAME, expected=old, found=new)
         else:
-            yield _fate(SAME_ROWS if new.object_id in rewritten else SAME, expected=old, found=new)
+            yield _fate(SAME_ROWS, expected=old, found=new)
     for new in found:
         if expected.get(new.shard, new.layer) is None:
             yield _fate(EXTRA, found=new, detail=f"{new.num_rows:,} rows")

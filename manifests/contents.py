@@ -9,7 +9,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from manifests.commit import Category
-from manifests.compare_cells import SAME, SAME_ROWS, CellFate, cell_fates, differing_images
+from manifests.compare_cells import GIVEN, SAME, SAME_ROWS, CellFate, cell_fates, differing_images
 from manifests.compare_facts import (
     differing_categories,
     differing_ledger,
@@ -58,7 +58,7 @@ class Comparison:
 
     Attributes:
         layers: layer -> how many cells have each fate.
-        cells: every cell that is not the same.
+        cells: every cell that is neither given nor the same.
         images, categories, ledger, rejects, removals: sentences; empty where nothing differs.
             `images` names those that only one of the two has.
     """
@@ -72,9 +72,10 @@ class Comparison:
     removals: tuple[str, ...]
 
     @property
-    def num_cells(self) -> int:
-        """Cells of either side."""
-        return sum(sum(fates.values()) for fates in self.layers.values())
+    def num_made(self) -> int:
+        """Cells of either side but for those that were given."""
+        fates = (item for layer in self.layers.values() for item in layer.items())
+        return sum(count for fate, count in fates if fate != GIVEN)
 
     @property
     def num_differing(self) -> int:
@@ -92,19 +93,27 @@ class Comparison:
         return (*self.images, *self.categories, *self.ledger, *self.rejects, *self.removals)
 
 
-def compare(store: Store, expected: Contents, found: Contents) -> Comparison:
+def compare(
+    store: Store, expected: Contents, found: Contents, *, given: Manifest | None = None
+) -> Comparison:
     """Compares two contents whose objects are in one store.
+
+    Args:
+        store: where they are.
+        expected, found: the two.
+        given: the cells that both were made from, to tell them from those that were made.
 
     Raises:
         ObjectMissingError, ObjectDamagedError: a table of rejects cannot be read.
     """
-    fates = list(cell_fates(store, expected.manifest, found.manifest))
+    before = Manifest() if given is None else given
+    fates = list(cell_fates(store, expected.manifest, found.manifest, before))
     layers: dict[str, Counter[str]] = {}
     for cell in fates:
         layers.setdefault(cell.layer, Counter())[cell.fate] += 1
     return Comparison(
         layers={layer: dict(layers[layer]) for layer in sorted(layers)},
-        cells=tuple(cell for cell in fates if cell.fate != SAME),
+        cells=tuple(cell for cell in fates if cell.fate not in (GIVEN, SAME)),
         images=tuple(differing_images(store, expected.manifest, found.manifest)),
         categories=tuple(differing_categories(expected.categories, found.categories)),
         ledger=tuple(differing_ledger(expected.ledger, found.ledger)),
