@@ -129,7 +129,8 @@ def _refs(store: Store, ref: str | None) -> tuple[list[RefLog], dict[str, str]]:
     if ref is not None:
         log = find_log(logs, ref)
         if log is None:
-            return [], {ref: Refs(store).resolve(ref)}
+            label = f"commit {ref[:12]}" if layout.is_object_id(ref) else ref
+            return [], {label: Refs(store).resolve(ref)}
         logs = [log]
     heads = {log.label: log.head or log.last_known for log in logs}
     return logs, {label: commit for label, commit in heads.items() if commit}

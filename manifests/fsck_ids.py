@@ -16,10 +16,10 @@ from manifests.manifest import Cell
 _NUM_TOLD = 20
 _TWICE = """
 WITH twice AS (
-    SELECT id, list(cell ORDER BY cell) AS cells FROM ids SEMI JOIN chosen USING (cell)
+    SELECT id, list(place ORDER BY place) AS places FROM ids JOIN chosen USING (cell)
     GROUP BY id HAVING count(*) > 1
 )
-SELECT cells, min(id), count(*) FROM twice GROUP BY cells ORDER BY cells LIMIT ?
+SELECT places, min(id), count(*) FROM twice GROUP BY places ORDER BY places LIMIT ?
 """
 
 
@@ -67,15 +67,20 @@ class IdBook:
         Args:
             what: "image" or "annotation".
         """
-        by_number = {
-            self._numbers[cell.object_id]: cell for cell in cells if cell.object_id in self._numbers
-        }
-        chosen = pa.table({"cell": pa.array(list(by_number), pa.int32())})
+        known = [cell for cell in cells if cell.object_id in self._numbers]
+        numbers = [self._numbers[cell.object_id] for cell in known]
+        # Two shards may have equal rows, and so one object: each counts.
+        chosen = pa.table(
+            {
+                "cell": pa.array(numbers, pa.int32()),
+                "place": pa.array(range(len(known)), pa.int32()),
+            }
+        )
         self._connection.register("chosen", chosen)
         found = self._connection.execute(_TWICE, [_NUM_TOLD]).fetchall()
         self._connection.unregister("chosen")
-        for numbers, first_id, count in found:
-            first, *others = (by_number[number] for number in numbers)
+        for places, first_id, count in found:
+            first, *others = (known[place] for place in places)
             where = ", ".join(sorted({f"shard {cell.shard[:12]}" for cell in others}))
             more = f", and {count - 1:,} more such ids" if count > 1 else ""
             yield flaw(first, "id_twice", f"has {what} id {first_id} again in {where}{more}")
