@@ -66,11 +66,11 @@ def draw_change(
         picture = canvas.copy()
         if mine is not None:
             _draw_mask(picture, mine, is_dropped=side.is_dropped)
-            if show_moved:
+            _outline(picture, mine, RED if side.is_dropped else MASK_COLOUR)
+            if show_moved:  # last, so that no outline hides a few pixels
                 rest = np.zeros_like(mine) if other is None else other
                 moved = np.where((mine > 127) & (rest <= 127), 255, 0).astype(np.uint8)
                 _fill(picture, moved, colour, _MOVED_FILL)
-            _outline(picture, mine, RED if side.is_dropped else MASK_COLOUR)
         _draw_box(picture, side.box_xyxy, corners, scale)
         drawn.append(picture)
     return drawn[0], drawn[1]

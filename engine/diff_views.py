@@ -19,11 +19,11 @@ from manifests import rle, schemas
 from manifests.dataset import Dataset
 from manifests.diff_result import Example
 from manifests.errors import ObjectDamagedError, ObjectMissingError
-from manifests.removed import Removals
+from manifests.image_tar import STREAM_COLUMNS
 
 Row = dict[str, Any]  # Any: one value of each column
 _PREFIX = schemas.masks_layer("")
-_INDEX_COLUMNS = ["file_name", "source", "height", "width", "offset", "size"]
+_INDEX_COLUMNS = ["file_name", "source", "height", "width", *STREAM_COLUMNS]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +76,6 @@ def example_views(
         ObjectMissingError, ObjectDamagedError: a table that was compared is not there any more.
         InputError: a mask is damaged.
     """
-    photos = _Photos(a, b)
     views: dict[Example, ExampleView] = {}
     pairs = dict.fromkeys((one.shard_before, one.shard_after) for one in examples)
     for before, after in pairs:
@@ -84,7 +83,7 @@ def example_views(
         old = _rows(a, before, [(one.layer, one.row_before) for one in mine])
         new = _rows(b, after, [(one.layer, one.row_after) for one in mine])
         for example, was, now in zip(mine, old, new, strict=True):
-            views[example] = _view(example, was, now, photos, quality)
+            views[example] = _view(example, was, now, _photo(a, was, b, now), quality)
     return [views[example] for example in examples]
 
 
@@ -112,53 +111,39 @@ def _own_masks(dataset: Dataset, shard: str, layer: str) -> pa.ChunkedArray:
     return pc.if_else(pc.equal(table["status"], schemas.OK), table["counts"], None)
 
 
-class _Photos:
-    """The stored photos of both sides, or a sentence that says why there is none."""
+def _photo(a: Dataset, was: Row, b: Dataset, now: Row) -> ImageRgb | str:
+    """The photo of a box, the new side's or else the old side's, which is the same; or a sentence
+    that says why there is none."""
+    found = _stored_photo(b, now)
+    if isinstance(found, str) and was["shard"] != now["shard"]:
+        other = _stored_photo(a, was)
+        return found if isinstance(other, str) else other
+    return found
 
-    def __init__(self, a: Dataset, b: Dataset) -> None:
-        self._a, self._b = a, b
-        self._removals: list[Removals] | None = None
 
-    def read(self, was: Row, now: Row) -> ImageRgb | str:
-        """The photo of a box: the new side's, or else the old side's, which is the same."""
-        found = self._read(self._b, now)
-        if isinstance(found, str) and was["shard"] != now["shard"]:
-            other = self._read(self._a, was)
-            return found if isinstance(other, str) else other
-        return found
-
-    def _read(self, dataset: Dataset, row: Row) -> ImageRgb | str:
-        cell = dataset.manifest.get(row["shard"], schemas.IMAGES)
-        if cell is None:
-            return "the commit has no images for this shard"
-        try:
-            data = dataset.store.read_range(
-                cell.object_id, start=row["offset"], num_bytes=row["size"]
-            )
-            photo = decode_stored(data)
-        except (ObjectMissingError, ObjectDamagedError) as error:
-            return self._explained(row["shard"]) or str(error)
-        except ImageRejectedError as error:
-            return f"the stored bytes do not decode: {error.detail}"
-        if photo.shape[:2] != (row["height"], row["width"]):
-            return (
-                f"the stored photo has {photo.shape[0]} x {photo.shape[1]} pixels, expected "
-                f"{row['height']} x {row['width']}"
-            )
-        return photo
-
-    def _explained(self, shard: str) -> str | None:
-        """Why a shard's images are gone, as either commit tells it."""
-        if self._removals is None:
-            self._removals = [Removals.load(one.store, one.commit) for one in (self._a, self._b)]
-        return next(filter(None, (one.explain(shard) for one in self._removals)), None)
+def _stored_photo(dataset: Dataset, row: Row) -> ImageRgb | str:
+    if dataset.manifest.get(row["shard"], schemas.IMAGES) is None:
+        return f"commit {dataset.commit_id[:12]} has no images of shard {row['shard'][:12]}"
+    index = pa.Table.from_pylist([{name: row[name] for name in STREAM_COLUMNS}])
+    try:
+        [data] = dataset.images(row["shard"], index)
+        photo = decode_stored(data)
+    except (ObjectMissingError, ObjectDamagedError) as error:
+        return str(error)
+    except ImageRejectedError as error:
+        return f"the stored bytes do not decode: {error.detail}"
+    if photo.shape[:2] != (row["height"], row["width"]):
+        return (
+            f"the stored photo has {photo.shape[0]} x {photo.shape[1]} pixels, expected "
+            f"{row['height']} x {row['width']}"
+        )
+    return photo
 
 
 def _view(
-    example: Example, was: Row, now: Row, photos: _Photos, quality: PictureQuality
+    example: Example, was: Row, now: Row, photo: ImageRgb | str, quality: PictureQuality
 ) -> ExampleView:
     is_flip = example.layer == schemas.VERDICTS
-    photo = photos.read(was, now)
     drawn = None
     if not isinstance(photo, str):
         drawn = draw_change(

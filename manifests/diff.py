@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from threading import Semaphore
@@ -23,10 +22,12 @@ from manifests.diff_masks import mask_events
 from manifests.diff_records import DiffSums
 from manifests.diff_result import DatasetDiff, ImageChanges
 from manifests.diff_rows import AlignedPair
-from manifests.diff_shards import ShardPair, cell_changes, shard_pairs
+from manifests.diff_shards import ShardPair, shard_pairs
 from manifests.diff_sums import BOX_EVENTS, MASK_EVENTS, VERDICT_EVENTS, summed
 from manifests.diff_verdicts import verdict_events
 from manifests.errors import InputError
+from manifests.in_parallel import in_parallel
+from manifests.three_way import cell_changes
 
 Progress = Callable[[int, int], None]
 """(pairs of shards done, pairs of shards to do)."""
@@ -90,19 +91,20 @@ def diff(
     pairs = list(shard_pairs(a, b, layers=layers))
     sums = DiffSums()
     heap = ExampleHeap(options.max_examples)
-    with ThreadPoolExecutor(_NUM_THREADS) as threads:
-        room = Semaphore(_NUM_MASKS_CELLS)
-        work = partial(_compare, a, b, layers=layers, options=options, room=room)
-        # In the order of shards, whoever is ready first: sums of floats depend on their order.
-        for number, found in enumerate(threads.map(work, pairs), start=1):
-            sums.add(found.images, found.boxes, found.masks, found.verdicts)
-            heap.add(found.examples)
-            if progress:
-                progress(number, len(pairs))
+    room = Semaphore(_NUM_MASKS_CELLS)
+    work = partial(_compare, a, b, layers=layers, options=options, room=room)
+    # In the order of shards, whoever is ready first: sums of floats depend on their order.
+    results = in_parallel(work, pairs, num_threads=_NUM_THREADS)
+    for number, found in enumerate(results, start=1):
+        sums.add(found.images, found.boxes, found.masks, found.verdicts)
+        heap.add(found.examples)
+        if progress:
+            progress(number, len(pairs))
+    cells = cell_changes(a.manifest, b.manifest)
     return sums.result(
         a.commit_id,
         b.commit_id,
-        cells=cell_changes(a.manifest, b.manifest, layers=layers),
+        cells={layer: cells[layer] for layer in cells if layer in layers},
         examples=heap.chosen(),
     )
 

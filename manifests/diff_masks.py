@@ -17,8 +17,7 @@ from manifests import schemas
 from manifests.diff_rows import AlignedPair
 from manifests.diff_side import Ints, Side
 from manifests.diff_sums import MASK_EVENTS, filled
-from manifests.errors import InputError, ObjectDamagedError
-from manifests.paired_rle import paired_areas
+from manifests.paired_rle import DamagedPairError, PairedAreas, paired_areas
 
 ADDED, REMOVED, CHANGED = "added", "removed", "changed"
 _PREFIX = schemas.masks_layer("")
@@ -55,6 +54,30 @@ class PairedMasks:
         return iou
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Masks:
+    """Some rows of a masks cell, their places in it, and the side they are on."""
+
+    side: Side
+    rows: Ints
+    table: pa.Table
+
+    def take(self, places: Ints) -> _Masks:
+        """Some of these rows."""
+        table = self.table.take(pa.array(places))
+        return _Masks(side=self.side, rows=self.rows[places], table=table)
+
+    @property
+    def has_mask(self) -> NDArray[np.bool_]:
+        """[N]"""
+        return np.asarray(pc.equal(self.table["status"], schemas.OK))
+
+    @property
+    def sizes_hw(self) -> Ints:
+        """[N, 2] of the images."""
+        return np.stack([_numbers(self.table["height"]), _numbers(self.table["width"])], axis=1)
+
+
 def mask_events(aligned: AlignedPair, layer: str) -> tuple[pa.Table, PairedMasks | None]:
     """MASK_EVENTS of one layer and pair of shards; and the rows, where both have the layer.
 
@@ -62,21 +85,19 @@ def mask_events(aligned: AlignedPair, layer: str) -> tuple[pa.Table, PairedMasks
         ObjectMissingError: a cell that must be read is not there.
         ObjectDamagedError: it, or one of its masks, is damaged; names layer and shard.
     """
+    rows = aligned.rows
     before, after = (_having(side, layer) for side in (aligned.before, aligned.after))
-    paired = None
-    if before and after and aligned.rows.before.size:
-        old, new = (side.read_aligned(layer, _COLUMNS) for side in (before, after))
-        paired = _paired(aligned, layer, old, new)
-        found = [_events_of_pairs(aligned, layer, paired)]
-        gone = aligned.rows.only_before[_has_mask(old["status"])[aligned.rows.only_before]]
-        come = aligned.rows.only_after[_has_mask(new["status"])[aligned.rows.only_after]]
-    else:
-        rows = aligned.rows
-        found = []
+    if not (before and after and rows.before.size):
         gone = _rows_with_masks(before, layer, np.concatenate([rows.before, rows.only_before]))
         come = _rows_with_masks(after, layer, np.concatenate([rows.after, rows.only_after]))
-    found.append(_one_sided(layer, REMOVED, aligned.categories_before(gone)))
-    found.append(_one_sided(layer, ADDED, aligned.categories_after(come)))
+        return _one_sided(aligned, layer, gone, come), None
+    old, new = _all_masks(before, layer), _all_masks(after, layer)
+    gone = rows.only_before[old.has_mask[rows.only_before]]
+    come = rows.only_after[new.has_mask[rows.only_after]]
+    if not rows.is_by_position:
+        old, new = old.take(rows.before), new.take(rows.after)
+    paired = _paired(layer, old, new)
+    found = [_events_of_pairs(aligned, layer, paired), _one_sided(aligned, layer, gone, come)]
     return pa.concat_tables(found), paired
 
 
@@ -84,22 +105,28 @@ def _having(side: Side | None, layer: str) -> Side | None:
     return side if side and side.cell(layer) else None
 
 
-def _has_mask(status: pa.ChunkedArray) -> NDArray[np.bool_]:
-    return np.asarray(pc.equal(status, schemas.OK))
+def _all_masks(side: Side, layer: str) -> _Masks:
+    table = side.read_aligned(layer, _COLUMNS)
+    return _Masks(side=side, rows=np.arange(table.num_rows), table=table)
 
 
 def _rows_with_masks(side: Side | None, layer: str, rows: Ints) -> Ints:
     if side is None:
         return rows[:0]
-    has_mask = _has_mask(side.read_aligned(layer, ["status"])["status"])
+    status = side.read_aligned(layer, ["status"])["status"]
+    has_mask: NDArray[np.bool_] = np.asarray(pc.equal(status, schemas.OK))
     return rows[has_mask[rows]]
 
 
-def _one_sided(layer: str, kind: str, categories: pa.Array) -> pa.Table:
-    return filled(
-        MASK_EVENTS, len(categories), teacher=layer.removeprefix(_PREFIX), category=categories,
-        kind=kind,
-    )  # fmt: skip
+def _one_sided(aligned: AlignedPair, layer: str, gone: Ints, come: Ints) -> pa.Table:
+    teacher = layer.removeprefix(_PREFIX)
+    was, now = aligned.categories_before(gone), aligned.categories_after(come)
+    return pa.concat_tables(
+        [
+            filled(MASK_EVENTS, len(was), teacher=teacher, category=was, kind=REMOVED),
+            filled(MASK_EVENTS, len(now), teacher=teacher, category=now, kind=ADDED),
+        ]
+    )
 
 
 def _events_of_pairs(aligned: AlignedPair, layer: str, paired: PairedMasks) -> pa.Table:
@@ -111,56 +138,41 @@ def _events_of_pairs(aligned: AlignedPair, layer: str, paired: PairedMasks) -> p
     )  # fmt: skip
 
 
-def _paired(aligned: AlignedPair, layer: str, old: pa.Table, new: pa.Table) -> PairedMasks:
-    rows = aligned.rows
-    if not rows.is_by_position:
-        old, new = old.take(pa.array(rows.before)), new.take(pa.array(rows.after))
-    had, has = _has_mask(old["status"]), _has_mask(new["status"])
+def _paired(layer: str, old: _Masks, new: _Masks) -> PairedMasks:
+    """The pairs that differ, of rows that are the same boxes."""
+    had, has = old.has_mask, new.has_mask
     # Equal bytes are equal masks; a null is no mask.
-    is_equal = np.asarray(pc.fill_null(pc.equal(old["counts"], new["counts"]), False))
-    both = np.flatnonzero(had & has & ~is_equal)
-    one = np.flatnonzero(had != has)
-    intersection, union = _overlaps(aligned, layer, old.take(both), new.take(both))
+    is_equal = np.asarray(pc.fill_null(pc.equal(old.table["counts"], new.table["counts"]), False))
+    both, one = np.flatnonzero(had & has & ~is_equal), np.flatnonzero(had != has)
+    areas = _overlaps(layer, old.take(both), new.take(both))
     kinds: NDArray[np.object_] = np.full(both.size + one.size, CHANGED, dtype=object)
     kinds[both.size :] = np.where(has[one], ADDED, REMOVED)
+    only = np.where(has, _numbers(new.table["area_px"]), _numbers(old.table["area_px"]))[one]
     chosen = np.concatenate([both, one])
     order = np.argsort(chosen, kind="stable")
-    nothing = np.zeros(one.size, dtype=np.int64)
-    only = np.where(has[one], _numbers(new["area_px"])[one], _numbers(old["area_px"])[one])
     return PairedMasks(
-        before=rows.before[chosen[order]],
-        after=rows.after[chosen[order]],
+        before=old.rows[chosen[order]],
+        after=new.rows[chosen[order]],
         kind=kinds[order],
-        intersection_px=np.concatenate([intersection, nothing])[order],
-        union_px=np.concatenate([union, only])[order],
-        image_px=np.prod(_sizes_hw(new), axis=1)[chosen[order]],
+        intersection_px=np.concatenate([areas.intersection, np.zeros_like(only)])[order],
+        union_px=np.concatenate([areas.union, only])[order],
+        image_px=np.prod(new.sizes_hw[chosen[order]], axis=1),
     )
 
 
-def _overlaps(aligned: AlignedPair, layer: str, old: pa.Table, new: pa.Table) -> tuple[Ints, Ints]:
-    """[K] intersections and unions of masks that are there on both sides."""
-    after = aligned.after
-    where = f"{layer} of shard {after.shard[:12] if after else ''}"
-    for table in (old, new):
-        if table["counts"].null_count:
-            raise ObjectDamagedError(
-                f"cannot compare {where}: a row is '{schemas.OK}' but has no mask; run 'maskmill "
-                f"label {layer.removeprefix(_PREFIX)}' again"
-            )
-    if not np.array_equal(_sizes_hw(old), _sizes_hw(new)):
-        raise ObjectDamagedError(
-            f"cannot compare {where}: masks of one image have two sizes; run 'maskmill fsck'"
-        )
+def _overlaps(layer: str, old: _Masks, new: _Masks) -> PairedAreas:
+    """Of masks that are there on both sides."""
+    for masks in (old, new):
+        if masks.table["counts"].null_count:
+            raise masks.side.damaged(layer, f"a row is '{schemas.OK}' but has no mask")
+    if not np.array_equal(old.sizes_hw, new.sizes_hw):
+        raise old.side.damaged(layer, "its images have other sizes in the other commit")
+    counts = old.table["counts"], new.table["counts"]
     try:
-        found = paired_areas(old["counts"], new["counts"], sizes_hw=_sizes_hw(new))
-    except InputError as error:
-        raise ObjectDamagedError(f"cannot compare {where}: {error}; run 'maskmill fsck'") from error
-    return found.intersection, found.union
-
-
-def _sizes_hw(masks: pa.Table) -> Ints:
-    """[N, 2]"""
-    return np.stack([_numbers(masks["height"]), _numbers(masks["width"])], axis=1)
+        return paired_areas(*counts, sizes_hw=new.sizes_hw)
+    except DamagedPairError as error:
+        masks = old if error.side == "before" else new
+        raise masks.side.damaged(layer, f"row {masks.rows[error.row]}: {error.detail}") from error
 
 
 def _numbers(column: pa.ChunkedArray) -> Ints:

@@ -6,7 +6,6 @@ images, so where both sides have shards of their own, these are compared image b
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -15,7 +14,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from manifests import schemas
-from manifests.commit import CellChanges
 from manifests.dataset import Dataset
 from manifests.diff_side import Ints, Side
 from manifests.manifest import Manifest
@@ -40,19 +38,6 @@ class ShardPair:
     def is_same_shard(self) -> bool:
         """Whether rows of cells that are equal are aligned by position."""
         return self.before == self.after
-
-
-def cell_changes(a: Manifest, b: Manifest, *, layers: frozenset[str]) -> dict[str, CellChanges]:
-    """Layer -> how many of its cells were added, replaced and removed; only layers that differ."""
-    old, new = _objects(a, layers), _objects(b, layers)
-    counts: dict[str, Counter[str]] = {}
-    for shard in {**old, **new}:
-        was, now = old.get(shard, {}), new.get(shard, {})
-        for layer in {**was, **now}:
-            if was.get(layer) != now.get(layer):
-                kind = "added" if layer not in was else "replaced" if layer in now else "removed"
-                counts.setdefault(layer, Counter())[kind] += 1
-    return {layer: CellChanges(**counts[layer]) for layer in sorted(counts)}
 
 
 def shard_pairs(a: Dataset, b: Dataset, *, layers: frozenset[str]) -> Iterator[ShardPair]:

@@ -7,8 +7,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from manifests import schemas
+from manifests.consequences import remedy_of
 from manifests.dataset import Dataset
-from manifests.errors import ObjectDamagedError, ObjectMissingError
+from manifests.errors import ObjectDamagedError
 from manifests.manifest import Cell
 
 Ints = NDArray[np.int64]
@@ -41,33 +42,32 @@ class Side:
         """Columns of a cell with the layer's own types.
 
         Raises:
-            ObjectMissingError, ObjectDamagedError: they cannot be read; names commit, layer, shard.
+            ObjectMissingError, ObjectDamagedError: as `Dataset.table`, or it has other types.
         """
-        where = f"{layer} of shard {self.shard[:12]} in commit {self.dataset.commit_id[:12]}"
         schema = _SCHEMAS.get(layer, schemas.MASKS_SCHEMA)
+        table = self.dataset.table(self.shard, layer, columns=columns)
         try:
-            table = self.dataset.table(self.shard, layer, columns=columns)
             return table.cast(pa.schema([schema.field(name) for name in columns]))
-        except ObjectMissingError as error:
-            raise ObjectMissingError(f"cannot compare {where}: {error}") from error
-        except ObjectDamagedError as error:
-            raise ObjectDamagedError(f"cannot compare {where}: {error}") from error
         except (pa.ArrowException, ValueError) as error:
-            raise ObjectDamagedError(
-                f"cannot compare {where}: its columns are not those of the layer ({error}); "
-                "restore it from a copy"
+            raise self.damaged(
+                layer, f"its columns are not those of the layer ({error})"
             ) from error
 
     def read_aligned(self, layer: str, columns: list[str]) -> pa.Table:
         """As `read`, of a layer that must have the rows of `boxes`."""
         table = self.read(layer, columns)
         if table.num_rows != self.num_boxes:
-            raise ObjectDamagedError(
-                f"cannot compare {layer} of shard {self.shard[:12]} in commit "
-                f"{self.dataset.commit_id[:12]}: expected the {self.num_boxes} rows of boxes, "
-                f"found {table.num_rows}; run the step that makes {layer} again"
+            raise self.damaged(
+                layer, f"expected the {self.num_boxes} rows of boxes, found {table.num_rows}"
             )
         return table
+
+    def damaged(self, layer: str, how: str) -> ObjectDamagedError:
+        """An error that names the cell, says how it is damaged, and what brings it back."""
+        return ObjectDamagedError(
+            f"shard {self.shard[:12]} of {layer} is damaged ({how}): commit "
+            f"{self.dataset.commit_id[:12]} cannot be compared; {remedy_of(layer)}"
+        )
 
     def categories(self, rows: Ints) -> pa.Array:
         """Category names of some boxes."""

@@ -60,6 +60,14 @@ class _Line:
     first_run: Ints
 
 
+class DamagedPairError(InputError):
+    """A mask of a pair is damaged: `row` of the column, `side` "before" or "after", `detail`."""
+
+    def __init__(self, *, row: int, side: str, detail: str) -> None:
+        super().__init__(f"row {row}, {side}: {detail}")
+        self.row, self.side, self.detail = row, side, detail
+
+
 class _DamagedError(Exception):
     """Some mask of the batch is damaged."""
 
@@ -72,13 +80,13 @@ def paired_areas(before: pa.ChunkedArray, after: pa.ChunkedArray, *, sizes_hw: I
         sizes_hw: [N, 2] height and width of each pair's image.
 
     Raises:
-        InputError: a mask is damaged, or belongs to an image of another size; says which row.
+        DamagedPairError: a mask is damaged, or belongs to an image of another size; an InputError.
     """
     nothing = np.zeros(0, dtype=np.int64)
     intersections, unions = [nothing], [nothing]
     for rows in _batches(before, after):
-        a = _checked_line(before, rows, sizes_hw)
-        b = _checked_line(after, rows, sizes_hw)
+        a = _checked_line(before, rows, sizes_hw, side="before")
+        b = _checked_line(after, rows, sizes_hw, side="after")
         shared = _sums(np.diff(_filled_at(a, b.ends), prepend=0), b)
         intersections.append(shared)
         unions.append(_areas(a) + _areas(b) - shared)
@@ -97,28 +105,26 @@ def _batches(before: pa.ChunkedArray, after: pa.ChunkedArray) -> Iterator[slice]
         start = stop
 
 
-def _checked_line(column: pa.ChunkedArray, rows: slice, sizes_hw: Ints) -> _Line:
+def _checked_line(column: pa.ChunkedArray, rows: slice, sizes_hw: Ints, *, side: str) -> _Line:
     counts = column.slice(rows.start, rows.stop - rows.start).combine_chunks()
     sizes = sizes_hw[rows]
     try:
         return _line(counts, sizes)
     except _DamagedError as error:
-        for row, (value, (height, width)) in enumerate(zip(counts, sizes.tolist(), strict=True)):
-            _explain(value.as_py(), (height, width), row=rows.start + row)
-        raise InputError(f"masks of rows {rows.start} to {rows.stop} are damaged") from error
+        row, detail = _first_damaged(counts.to_pylist(), sizes.tolist())
+        raise DamagedPairError(row=rows.start + row, side=side, detail=detail) from error
 
 
-def _explain(counts: bytes, size_hw: tuple[int, int], *, row: int) -> None:
-    """Raises InputError if this one is damaged."""
-    try:
-        rle.check(counts, size_hw=size_hw)
-    except InputError as error:
-        raise InputError(f"row {row}: {error}") from error
-    if size_hw[0] * size_hw[1] > _MAX_PIXELS:
-        raise InputError(
-            f"row {row}: an image of {size_hw[0]} x {size_hw[1]} pixels is not possible; "
-            "the size is damaged"
-        )
+def _first_damaged(counts: list[bytes], sizes_hw: list[list[int]]) -> tuple[int, str]:
+    """The row of the first damaged mask of a batch that has one, and what is the matter with it."""
+    for row, (one, (height, width)) in enumerate(zip(counts, sizes_hw, strict=True)):
+        try:
+            rle.check(one, size_hw=(height, width))
+        except InputError as error:
+            return row, str(error)
+        if height * width > _MAX_PIXELS:
+            return row, f"an image of {height} x {width} pixels is not possible"
+    return 0, "a mask of this row or one of the next is damaged"
 
 
 def _line(counts: pa.BinaryArray, sizes_hw: Ints) -> _Line:

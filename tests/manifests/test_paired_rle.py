@@ -72,7 +72,7 @@ def test_refuses_exactly_what_the_check_of_single_masks_refuses(
         return
     with pytest.raises(InputError) as caught:
         areas_of(pairs)
-    assert str(caught.value) == f"row {first}: {verdicts[first]}"
+    assert str(caught.value) == f"row {first}, after: {verdicts[first]}"
 
 
 def _refusal(counts: bytes, size_hw: tuple[int, int]) -> str | None:
@@ -117,7 +117,7 @@ def _number(value: int) -> bytes:
 @pytest.mark.parametrize("size_hw", [(0, 5), (-2, -3), (2**31 - 1, 2**31 - 1), (70_000, 70_000)])
 def test_refuses_impossible_sizes(size_hw: tuple[int, int]) -> None:
     counts = _number(max(0, size_hw[0] * size_hw[1]) & (2**34 - 1))
-    with pytest.raises(InputError, match="row 0: "):
+    with pytest.raises(InputError, match="row 0, before: "):
         areas_of([(counts, counts, size_hw)])
 
 
@@ -125,7 +125,9 @@ def test_names_the_row_in_a_later_batch(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(paired_rle, "_BATCH_CHARS", 4)
     sound = rle.encode(np.ones((3, 3), np.uint8))
     pairs = [(sound, sound, (3, 3))] * 20 + [(sound, sound + b"1", (3, 3))]
-    with pytest.raises(InputError, match="row 20: mask RLE covers 10 pixels, expected 3 x 3 = 9"):
+    with pytest.raises(
+        InputError, match="row 20, after: mask RLE covers 10 pixels, expected 3 x 3 = 9"
+    ):
         areas_of(pairs)
 
 
