@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from engine import cli_teachers
+from engine import cli_diff, cli_fsck, cli_reproduce, cli_teachers
 from manifests import cli as manifests_cli
 from manifests.cli import print_export, print_ledgers
 from manifests.console import (
@@ -304,9 +304,14 @@ def report(
 
 manifests_cli.mount(
     app,
-    *("export", "log", "show", "stats"),
-    *("branch", "tag", "merge", "revert", "reset", "rm", "gc"),
+    *("export", "checkout"),
+    *("log", "show", "status", "stats", "blame", "sql"),
+    *("branch", "tag", "merge", "revert", "reset", "rm"),
+    *("clone", "push", "pull", "gc"),
 )
+for module in (cli_diff, cli_fsck, cli_reproduce):
+    for name, (command, epilog) in module.COMMANDS.items():
+        app.command(name, epilog=epilog)(command)
 cli_teachers.mount(app)
 
 

@@ -1,4 +1,4 @@
-"""Commands that need no model and no cluster: init, log, show, stats, export; mounts the others."""
+"""Commands that need no model and no cluster; those of the files beside are mounted from here."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from manifests import cli_change
+from manifests import cli_change, cli_query, cli_transfer
 from manifests.console import (
     JsonOption,
     RefOption,
@@ -20,14 +20,13 @@ from manifests.console import (
 from manifests.console import open_store as open_store
 
 if TYPE_CHECKING:
-    from manifests.commit import Commit
     from manifests.export_plan import ExportSummary
     from manifests.ledger import Ledger, LedgerRow
 
 
 def mount(app: typer.Typer, *names: str) -> None:
     """Adds these commands to the root command line, in this order."""
-    known = {**_COMMANDS, **cli_change.COMMANDS}
+    known = {**_COMMANDS, **cli_query.COMMANDS, **cli_change.COMMANDS, **cli_transfer.COMMANDS}
     for name in names:
         command, epilog = known[name]
         app.command(name, epilog=epilog)(command)
@@ -44,72 +43,6 @@ def init(store: StoreOption, as_json: JsonOption = False) -> None:
         as_json=as_json,
         human=lambda: say(f"made a store at {store}, branch main at {commit_id[:12]}"),
     )
-
-
-def log(
-    store: StoreOption,
-    ref: RefOption = "main",
-    limit: Annotated[
-        int, typer.Option("--limit", "-n", min=0, help="Commits at most; 0: all.")
-    ] = 0,
-    as_json: JsonOption = False,
-) -> None:
-    """The history of a ref, newest first."""
-    from dataclasses import asdict
-    from itertools import islice
-
-    from manifests.history import history
-
-    entries = list(islice(history(open_store(store), ref), limit or None))
-    rows = [
-        (entry.commit_id[:12], entry.commit.time, entry.commit.operation.name,
-         entry.commit.author, entry.commit.message)
-        for entry in entries
-    ]  # fmt: skip
-    show(
-        [{"commit_id": entry.commit_id, **asdict(entry.commit)} for entry in entries],
-        as_json=as_json,
-        human=lambda: print_table(
-            f"log of {ref}", ("commit", "time", "operation", "author", "message"), rows
-        ),
-    )
-
-
-def show_commit(
-    store: StoreOption,
-    ref: Annotated[str, typer.Argument(help="A branch, tag, commit id or ref~n.")] = "main",
-    by_category: Annotated[
-        bool, typer.Option("--by-category", help="The ledger by category.")
-    ] = False,
-    rejects: Annotated[
-        bool, typer.Option("--rejects", help="Every image and box that was not kept, and why.")
-    ] = False,
-    as_json: JsonOption = False,
-) -> None:
-    """One commit: how it came about, what is in it, and its ledger."""
-    from dataclasses import asdict
-
-    from manifests.dataset import Dataset
-    from manifests.rejects import rejects as find_rejects
-
-    dataset = Dataset.open(open_store(store), ref)
-    tables = find_rejects(dataset) if rejects else ()
-    rows = [row for table in tables for row in table.to_pylist()]
-
-    def human() -> None:
-        _print_commit(dataset.commit_id, dataset.commit)
-        print_ledgers([("", dataset.commit.ledger)], by_category=by_category)
-        if rejects:
-            columns = ("layer", "outcome", "reason", "file_name", "category", "detail")
-            listed = [[row[column] for column in columns] for row in rows]
-            print_table(f"not kept: {len(rows):,}", columns, listed)
-
-    body = {
-        "commit_id": dataset.commit_id,
-        **asdict(dataset.commit),
-        "layers": dataset.manifest.layers(),
-    }
-    show(body | {"rejected": rows} if rejects else body, as_json=as_json, human=human)
 
 
 def stats(store: StoreOption, ref: RefOption = "main", as_json: JsonOption = False) -> None:
@@ -174,14 +107,6 @@ def export(
 
 _COMMANDS: Mapping[str, tuple[Callable[..., None], str]] = {
     "init": (init, examples("maskmill init --store s3://bucket/photos")),
-    "log": (log, examples("maskmill log --store st", "maskmill log --ref strict -n 5 --json")),
-    "show": (
-        show_commit,
-        examples(
-            "maskmill show --store st", "maskmill show main~1 --by-category",
-            "maskmill show release-1 --rejects --json",
-        ),
-    ),
     "stats": (stats, examples("maskmill stats --store st --ref release-1")),
     "export": (
         export,
@@ -242,18 +167,3 @@ def _lines(counts: Mapping[str, int]) -> str:
     """A line a name, the largest first."""
     largest_first = sorted(counts.items(), key=lambda item: -item[1])
     return "\n".join(f"{name} {count:,}" for name, count in largest_first)
-
-
-def _print_commit(commit_id: str, commit: Commit) -> None:
-    operation = commit.operation
-    say(f"commit {commit_id}")
-    for parent in commit.parents:
-        say(f"parent {parent}")
-    say(f"author {commit.author}   time {commit.time}")
-    say(f"operation {operation.name} v{operation.version}, "
-        f"configuration {operation.config_digest[:12]}")  # fmt: skip
-    if operation.teacher:
-        weights = operation.teacher.get("weights_sha256")
-        say(f"teacher {operation.teacher['name']}, weights {(weights or 'none')[:12]}")
-    say("code " + ", ".join(f"{name} {version}" for name, version in operation.code.items()))
-    say(f"\n    {commit.message}\n")
