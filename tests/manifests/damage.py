@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import io
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from PIL import Image
 
 from manifests import layout, schemas
 from manifests.dataset import Dataset, init, operation
+from manifests.findings import Finding
+from manifests.fsck import FsckOptions, FsckReport, fsck
 from manifests.ledger import Ledger
 from manifests.manifest import Manifest
 from manifests.parquet import table_to_parquet
@@ -168,3 +174,33 @@ def _removals() -> Removals:
 def store_at(folder: Path) -> WholeStore:
     """One in a local folder."""
     return make_whole_store(str(folder / "store"))
+
+
+def filled(builder: DatasetBuilder) -> Dataset:
+    fill(builder)
+    return builder.commit()
+
+
+def image_complaint(data: bytes, size_hw: tuple[int, int]) -> str | None:
+    """As engine.stored_image, which this package does not know."""
+    try:
+        image = Image.open(io.BytesIO(data))
+        image.load()
+    except (OSError, SyntaxError) as error:
+        return str(error)
+    return None if (image.height, image.width) == size_hw else f"it is {image.size}"
+
+
+def look(store: Store, *, full: bool = True, **more: Any) -> FsckReport:
+    """Everything is looked at, nothing is moved."""
+    options = FsckOptions(full=full, quarantine=False, check_image=image_complaint)
+    return fsck(store, replace(options, **more))
+
+
+def damage_in(report: FsckReport) -> list[Finding]:
+    return [finding for finding in report.findings if finding.severity == "damage"]
+
+
+def assert_says(pattern: str, finding: Finding) -> None:
+    """A regular expression in the sentence."""
+    assert re.search(pattern, finding.sentence), finding.sentence
