@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from manifests.byte_progress import ByteListener, Silence
 from manifests.clone_mark import begin_clone, finish_clone
-from manifests.errors import CommitError, InputError, MergeConflictError
+from manifests.errors import CommitError, InputError, MergeConflictError, StoreError
 from manifests.merge import merge_into
 from manifests.negotiate import NewCommits, new_commits
 from manifests.pins import pinned
@@ -96,6 +96,11 @@ def clone(source: Store, target: Store, *, listener: ByteListener | None = None)
         ObjectMissingError, ObjectDamagedError: the source is not whole.
     """
     source.check_is_store()
+    if not Refs(source).branches():
+        raise StoreError(
+            f"{source.url} has no branch, so there is nothing to clone: its own 'clone' or 'init' "
+            "was not finished; run that again first"
+        )
     begin_clone(source, target)
     job = _Transfer(source, target, near=source, reason="clone", listener=listener)
     options = TransferOptions(all_branches=True, tags=True)
@@ -181,11 +186,13 @@ class _Transfer:
 
     def run(self, updates: Sequence[RefUpdate], options: TransferOptions) -> TransferSummary:
         """Sends and publishes; where every ref is up to date, nobody is asked anything more."""
-        wanted = [update.wanted.commit_id for update in updates if update.is_news or options.repair]
+        asked = [update.wanted for update in updates if update.is_news or options.repair]
+        wanted = [ref.commit_id for ref in asked]
         commits = self._new_commits(wanted, repair=options.repair)
         if not options.repair:
             refuse_unrelated(self._source, self._target, updates, commits)
-        plan = plan_transfer(self._stores, self._source, commits, heads=wanted)
+        shown = [ref.commit_id for ref in asked if ref.kind == "branch"]
+        plan = plan_transfer(self._stores, self._source, commits, shown=shown)
         missing = ask_for(self._source, self._target, plan, self._listener)
         if options.dry_run:
             sent, refs = missing, _changes(updates)

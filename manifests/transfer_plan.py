@@ -12,14 +12,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import pyarrow as pa
 
 from manifests.commit import Commit
 from manifests.errors import ObjectDamagedError, ObjectMissingError
 from manifests.in_parallel import in_parallel
-from manifests.negotiate import CommitLinks, NewCommits, read_links
+from manifests.negotiate import CommitLinks, NewCommits
 from manifests.parquet import parquet_to_table
+from manifests.refs import Refs
 from manifests.removed import Removals
 from manifests.schemas import IMAGES
 from manifests.store import Store
@@ -69,7 +71,7 @@ class TransferPlan:
 
 
 def plan_transfer(
-    stores: Sequence[Store], source: Store, found: NewCommits, *, heads: Collection[str]
+    stores: Sequence[Store], source: Store, found: NewCommits, *, shown: Collection[str]
 ) -> TransferPlan:
     """The union of what the new commits name, without what their common parents name.
 
@@ -77,22 +79,18 @@ def plan_transfer(
         stores: where manifests are read from, the nearest first.
         source: where the objects come from.
         found: the commits to send.
-        heads: ids of the commits that refs will point to, whose takedowns are respected.
+        shown: ids of the commits that branches will be at: they keep images that were taken down
+            elsewhere, as they do when `gc` runs.
 
     Raises:
         ObjectMissingError, ObjectDamagedError: a manifest cannot be read.
     """
     plan = TransferPlan()
     common = _common_objects(stores, found.common)
-    taken_down = _taken_down(stores, source, heads)
-    withheld = set()
     for manifest in _read_manifests(source, found.commits):
         commit_id = manifest.links.commit_id
         for shard, layer, object_id, num_bytes in manifest.cells():
             if object_id in plan.contents or object_id in common:
-                continue
-            if layer == IMAGES and object_id in taken_down:
-                withheld.add(object_id)
                 continue
             plan.contents[object_id] = PlannedObject(
                 object_id=object_id, num_bytes=num_bytes, commit_id=commit_id, role="cell",
@@ -107,7 +105,7 @@ def plan_transfer(
             if extra:
                 plan.contents.setdefault(extra, _object(links, extra, role))
         plan.commits[links.commit_id] = _object(links, links.commit_id, "commit")
-    plan.num_withheld = len(withheld)
+    _withhold(plan, source, shown)
     return plan
 
 
@@ -143,19 +141,30 @@ def _common_objects(stores: Sequence[Store], commits: Sequence[CommitLinks]) -> 
     return known
 
 
-def _taken_down(stores: Sequence[Store], source: Store, heads: Collection[str]) -> frozenset[str]:
-    """Images objects of which a head says that they are to go and which no other head still shows.
+def _withhold(plan: TransferPlan, source: Store, shown: Collection[str]) -> None:
+    """Takes images out that any ref of the source knows to be taken down, and no branch shows.
 
-    They are withheld even while the source has them: `gc` has just not been there yet.
+    They do not travel even while the source has them: `gc` has just not been there yet.
     """
-    removals = {head: Removals.load(source, Commit.load(source, head)) for head in heads}
-    gone = {shard for known in removals.values() for shard in known.shards}
-    shown: set[str] = set()
-    for head in removals if gone else ():
-        manifest = read_links(stores, head).manifest
+    images = {one.object_id for one in plan.contents.values() if one.layer == IMAGES}
+    if not images:
+        return
+    refs = Refs(source)
+    heads = sorted({*refs.branches().values(), *refs.tags().values()})
+    taken_down = set()
+    for removals in in_parallel(partial(_removals, source), heads, num_threads=_NUM_READERS):
+        taken_down.update(images.intersection(removals.shards))
+    for head in shown if taken_down else ():
+        manifest = Commit.load(source, head).manifest
         table = _manifest_columns(source.get_bytes(manifest), manifest)
-        shown.update(set(table["shard"].to_pylist()) - set(removals[head].shards))
-    return frozenset(gone - shown)
+        taken_down.difference_update(table["object"].to_pylist())
+    for object_id in taken_down:
+        del plan.contents[object_id]
+    plan.num_withheld = len(taken_down)
+
+
+def _removals(store: Store, commit_id: str) -> Removals:
+    return Removals.load(store, Commit.load(store, commit_id))
 
 
 def _read_manifests(source: Store, commits: Sequence[CommitLinks]) -> Iterator[_Manifest]:

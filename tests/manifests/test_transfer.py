@@ -235,6 +235,13 @@ class TestClone:
             clone(Store(str(tmp_path / "a")), Store(str(tmp_path / "b")))
         assert not (tmp_path / "b").exists()
 
+    def test_source_that_is_not_finished(self, tmp_path: Path) -> None:
+        source = Store(str(tmp_path / "a"))
+        source.create()
+        with pytest.raises(StoreError, match="has no branch, so there is nothing to clone"):
+            clone(source, Store(str(tmp_path / "b")))
+        assert not (tmp_path / "b").exists()
+
     def test_onto_itself(self, source: Store) -> None:
         with pytest.raises(InputError, match="is both source and target; name two stores"):
             clone(source, Store(source.url))
@@ -561,7 +568,17 @@ class TestTakedown:
         assert objects_of(copy).keys() >= reachable(source, head) - {images}
         assert images not in objects_of(copy)
 
-    def test_shown_by_another_head_they_travel(
+    def test_a_tag_does_not_keep_them(
+        self, source: Store, images: str, head: str, tmp_path: Path
+    ) -> None:
+        """As `gc` has it; what a branch shows is another matter."""
+        Refs(source).create_tag("before", Commit.load(source, head).parents[0])
+        copy = Store(str(tmp_path / "copy"))
+        assert clone(source, copy).num_withheld == 1
+        assert images not in objects_of(copy)
+        assert refs_of(copy) == refs_of(source)
+
+    def test_shown_by_another_branch_they_travel(
         self, source: Store, images: str, head: str, tmp_path: Path
     ) -> None:
         Refs(source).create_branch("before", Commit.load(source, head).parents[0])
