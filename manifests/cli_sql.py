@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from manifests.console import note, print_table, say, show
+from manifests.cli_log import width
+from manifests.console import print_table, say, show
 from manifests.errors import InputError
 from manifests.sql_output import json_rows, write_csv, write_parquet
 
 if TYPE_CHECKING:
-    from manifests.sql import Column, SqlResult, SqlSession
+    from manifests.sql import SqlSession
+    from manifests.sql_result import Column, SqlResult
 
 _MOST_ROWS = 1_000_000
 _LONGEST_CELL = 60
@@ -78,19 +78,17 @@ def print_rows(result: SqlResult, limit: int) -> None:
     limit = limit or _MOST_ROWS
     table = result.head(limit + 1)
     shown = table.slice(0, limit)
+    title = _rows(shown.num_rows)
+    if table.num_rows > limit:
+        title = f"the first {limit:,} of {_rows(result.count())}; --limit 0 prints all"
     rows = [[_text(value) for value in row.values()] for row in json_rows(shown)]
     names = [column.name for column in result.columns]
-    if _natural_width(names, rows) <= _width():
+    if _natural_width(names, rows) <= width():
         right = [column.name for column in result.columns if column.type.startswith(_NUMBERS)]
-        print_table("", names, rows, right=right)
+        print_table(title, names, rows, right=right)
     else:
+        say(title)
         _print_blocks(names, rows)
-    if table.num_rows > shown.num_rows:
-        total = result.count()
-        more = f"{total - limit:,} more; --limit 0 prints all {total:,}, --csv FILE writes them"
-        note(f"... {more}")
-    else:
-        note(f"({_rows(table.num_rows)})")
 
 
 def _print_blocks(names: list[str], rows: list[list[str]]) -> None:
@@ -120,14 +118,10 @@ def _natural_width(names: list[str], rows: list[list[str]]) -> int:
     return sum(max(map(len, column)) + 2 for column in columns)
 
 
-def _width() -> int:
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else 120
-
-
 def _wrapped(parts: list[str]) -> str:
     lines, line = [], "   "
     for part in parts:
-        if len(line) + len(part) > _width() - 2:
+        if len(line) + len(part) > width() - 2:
             lines.append(line)
             line = "   "
         line += f" {part},"

@@ -43,7 +43,6 @@ def _print_layers(found: Status) -> None:
     rows = [_cells(layer, found.num_shards) for layer in found.layers]
     names = ("layer", "shards", "rows", *_COUNTED, "dropped", "stale", "lacking")
     used = [n for n in range(len(names)) if n < 3 or any(row[n] for row in rows)]
-    say("")
     print_table(
         "", [names[n] for n in used], [[row[n] for n in used] for row in rows], right=names[1:]
     )

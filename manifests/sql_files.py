@@ -41,7 +41,7 @@ class CellFiles(AbstractFileSystem):  # type: ignore[misc]  # fsspec is untyped
     def __init__(self, store: Store, cells: Iterable[Cell], *, who: str) -> None:
         """`who` needs the cells, for messages: `commit 3f9a41c2d07e`."""
         super().__init__()
-        self._store, self._who = store, who
+        self._store, self.who = store, who
         self._cells = {cell.object_id: cell for cell in cells}
         self.failure: MaskmillError | None = None
         self._open: dict[str, CheckedRanges] = {}
@@ -95,7 +95,7 @@ class CellFiles(AbstractFileSystem):  # type: ignore[misc]  # fsspec is untyped
     def lost(self, cell: Cell, error: Exception) -> MaskmillError:
         """What it means that a cell cannot be read; kept in `failure` if it is the first."""
         loss = cell_lost(shard=cell.shard, layer=cell.layer, object_id=cell.object_id)
-        failure = _lost(error, loss, self._who)
+        failure = _lost(error, loss, self.who)
         self.failure = self.failure or failure
         return failure
 

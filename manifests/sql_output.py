@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from manifests.errors import InputError
-from manifests.sql import SqlResult
+from manifests.sql_result import SqlResult
 
 _PRINTABLE = range(32, 127)
 
