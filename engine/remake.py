@@ -21,6 +21,7 @@ from engine.label import LabelConfig, draft_label
 from engine.pack import VERSION as INGEST_VERSION
 from engine.policy import Policy
 from engine.pool import PoolConfig
+from engine.remake_history import remake_merge, remake_revert, remake_takedown
 from engine.settings import from_mapping
 from engine.sources.protocol import PATH_OPTIONS, SourceConfig
 from manifests.commit import Commit
@@ -28,8 +29,10 @@ from manifests.dataset import Dataset, operation
 from manifests.errors import InputError
 from manifests.ledger import Ledger
 from manifests.manifest import Manifest
+from manifests.merge_drafts import MERGE_VERSION, REVERT_VERSION
 from manifests.removed import Removals
 from manifests.store import Store
+from manifests.takedown import VERSION as TAKEDOWN_VERSION
 from manifests.writer import Draft
 from teachers.settings import Settings
 
@@ -195,10 +198,25 @@ def _filter(again: Again) -> Draft:
     return draft_filter(again.start, FilterConfig(policy=policy))
 
 
+def _merge(again: Again) -> Draft:
+    return remake_merge(again.start, again.settings, again.name)
+
+
+def _revert(again: Again) -> Draft:
+    return remake_revert(again.start, again.settings, again.name)
+
+
+def _rm(again: Again) -> Draft:
+    return remake_takedown(again.start, again.settings, again.commit, again.name)
+
+
 OPERATIONS: Mapping[str, Remaker] = {
     "init": Remaker(version=INIT_VERSION, make=_init),
     "ingest": Remaker(version=INGEST_VERSION, make=_ingest),
     "label": Remaker(version=LABEL_VERSION, make=_label),
     "filter": Remaker(version=FILTER_VERSION, make=_filter),
+    "merge": Remaker(version=MERGE_VERSION, make=_merge),
+    "revert": Remaker(version=REVERT_VERSION, make=_revert),
+    "rm": Remaker(version=TAKEDOWN_VERSION, make=_rm),
 }
 """Operation -> how its commits are made again."""

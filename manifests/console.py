@@ -124,7 +124,8 @@ def print_table(
     console = Console(width=width)
     with console.capture() as captured:
         # Not as the table's own title, which would be folded to a narrow table's width.
-        console.print(Text(title, style="bold"))
+        if title:
+            console.print(Text(title, style="bold"))
         console.print(table)
     say("\n".join(line.rstrip() for line in captured.get().rstrip().splitlines()))
 
