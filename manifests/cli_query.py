@@ -145,11 +145,11 @@ def show_commit(
     from manifests import cli_show
     from manifests.cli import open_store
     from manifests.dataset import Dataset
-    from manifests.lineage import lineage
+    from manifests.commit_details import commit_details
     from manifests.rejects import rejects as find_rejects
 
     dataset = Dataset.open(open_store(store), ref)
-    found = lineage(dataset)
+    found = commit_details(dataset)
     tables = find_rejects(dataset) if rejects else ()
     rows = [row for table in tables for row in table.to_pylist()]
     rejected = rows if rejects else None

@@ -12,14 +12,14 @@ from manifests.cli_log import counts, indented
 from manifests.commit import Commit
 from manifests.console import print_table, say
 from manifests.dataset import Dataset
-from manifests.lineage import InputLayer, Lineage
+from manifests.commit_details import CommitDetails, InputLayer
 
 _MOST_TAKEN_DOWN = 20
 Row = Mapping[str, Any]  # Any: one value of each column of a table
 
 
 def show_body(
-    dataset: Dataset, found: Lineage, rejected: Sequence[Row] | None
+    dataset: Dataset, found: CommitDetails, rejected: Sequence[Row] | None
 ) -> dict[str, Any]:  # Any: JSON
     """The commit as it is, and what else there is to know about it."""
     body = {
@@ -39,7 +39,7 @@ def show_body(
 
 
 def print_commit(
-    dataset: Dataset, found: Lineage, rejected: Sequence[Row] | None, *, by_category: bool
+    dataset: Dataset, found: CommitDetails, rejected: Sequence[Row] | None, *, by_category: bool
 ) -> None:
     """Who and when, all that is needed to make it again, what it holds, and its ledger."""
     commit = dataset.commit
@@ -66,7 +66,7 @@ def print_commit(
         print_table(f"not kept: {len(rejected):,}", columns, listed)
 
 
-def _print_recipe(commit: Commit, found: Lineage) -> None:
+def _print_recipe(commit: Commit, found: CommitDetails) -> None:
     made = commit.operation
     say("\nto make it again: 'maskmill reproduce' with")
     if found.source:
@@ -95,7 +95,7 @@ def _input(layer: InputLayer) -> str:
     return f"{layer.layer} {objects}{size}"
 
 
-def _print_layers(found: Lineage) -> None:
+def _print_layers(found: CommitDetails) -> None:
     say("")
     rows = [
         (
@@ -115,7 +115,7 @@ def _print_layers(found: Lineage) -> None:
     print_table("layers, and cells changed", names, rows, right=names[1:4])
 
 
-def _print_taken_down(dataset: Dataset, found: Lineage) -> None:
+def _print_taken_down(dataset: Dataset, found: CommitDetails) -> None:
     if not found.taken_down:
         count = found.num_taken_down
         images = "image was" if count == 1 else "images were"

@@ -1,144 +1,97 @@
-"""One commit in full: what it was made of and how, what it changed, and what it holds."""
+"""What it takes to make a commit again, as one list: `maskmill show` prints it."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
-from manifests.commit import CellChanges
-from manifests.dataset import Dataset
-from manifests.errors import ObjectDamagedError, ObjectMissingError
-from manifests.manifest import Cell, Manifest
-from manifests.refs import Refs
-from manifests.removed import Removals, RemovedImage
-from manifests.stats import LayerStats, stats
-from manifests.store import Store
-from manifests.three_way import cell_changes
+from manifests.commit import Commit, ExternalInput, Operation
 
-_ELSEWHERE = "earlier"
-"""Objects of no current cell: plans of an ingest, and older cells whose rows were carried over."""
+Kind = Literal[
+    "commit", "input", "teacher", "weights", "operation", "setting", "package", "machine"
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class InputLayer:
-    """Objects of one layer from which the commit's new cells were computed, sorted.
-
-    `num_bytes` is None where the manifests do not tell: for the layer `earlier`, which are plans
-    and older cells that rows were carried over from.
-    """
-
-    layer: str
-    num_objects: int
-    num_bytes: int | None
-    objects: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ParentCommit:
-    """What a log says of a parent; one that cannot be read says why in its message."""
-
-    commit_id: str
-    time: str
-    author: str
-    operation: str
-    message: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lineage:
-    """See the module.
+class Need:
+    """One thing without which, or with another of its kind, a commit may come out different.
 
     Attributes:
-        refs: branches that are at the commit, and tags as `tag: v1`.
-        parents: of the commit, in its order.
-        source: what an ingest read, as its configuration says; None for other operations.
-        inputs: what the new cells were computed from; with parents, configuration, teacher and
-            code all that is needed to make the commit again.
-        changes: layer -> cells added, replaced and removed against the first parent.
-        layers: sums over each layer.
-        taken_down: images that this very commit took down.
-        num_taken_down: those that it knows of in all.
+        kind: "commit" (its parents), "input" (files outside the store), "teacher", "weights",
+            "operation", "setting" (of the operation or its teacher), "package", "machine" (what
+            shows in the last digits only).
+        name: which of its kind: "parent", "annotations", "sam_vit_t", "policy.min_sharpness" ...
+        value: an id, an address, a version, a setting as JSON.
+        sha256: digest of its content, where there is one.
     """
 
-    refs: tuple[str, ...]
-    parents: tuple[ParentCommit, ...]
-    source: Mapping[str, Any] | None  # Any: JSON
-    inputs: tuple[InputLayer, ...]
-    changes: Mapping[str, CellChanges]
-    layers: tuple[LayerStats, ...]
-    taken_down: tuple[RemovedImage, ...]
-    num_taken_down: int
+    kind: Kind
+    name: str
+    value: str
+    sha256: str | None = None
 
 
-def lineage(dataset: Dataset) -> Lineage:
-    """Everything that a commit, its parents and their manifests tell; no cell is opened.
-
-    A parent that cannot be read is no reason to say nothing of the commit.
-
-    Raises:
-        ObjectMissingError, ObjectDamagedError: the table of removed images cannot be read.
-    """
-    commit, store = dataset.commit, dataset.store
-    described = [_open(store, parent_id) for parent_id in commit.parents]
-    parents = [parent for _, parent in described if parent]
-    first = described[0][1] if described else None
-    removals = Removals.load(store, commit)
-    known = {row for parent in parents for row in Removals.load(store, parent.commit).rows}
-    source = commit.operation.config.get("source")
-    return Lineage(
-        refs=_refs_at(dataset),
-        parents=tuple(parent for parent, _ in described),
-        source=source if isinstance(source, Mapping) else None,
-        inputs=_inputs(dataset.manifest, [parent.manifest for parent in parents]),
-        changes=commit.changes if commit.changes is not None
-        else cell_changes(first.manifest if first else Manifest(), dataset.manifest),
-        layers=stats(dataset).layers,
-        taken_down=tuple(row for row in removals.rows if row not in known),
-        num_taken_down=len(removals.image_ids),
+def needed(commit: Commit) -> tuple[Need, ...]:
+    """Everything that a commit says it was made from, the most telling first."""
+    operation = commit.operation
+    return (
+        *_commits(commit),
+        *_inputs(operation),
+        *_teacher(operation.teacher or {}),
+        Need(kind="operation", name=operation.name, value=f"version {operation.version}",
+             sha256=operation.config_digest),
+        *_settings("", operation.config),
+        *(Need(kind="package", name=name, value=version)
+          for name, version in operation.code.items()),
+        *(Need(kind="machine", name=str(number), value=_words(machine))
+          for number, machine in enumerate(operation.machines, start=1)),
     )  # fmt: skip
 
 
-def _refs_at(dataset: Dataset) -> tuple[str, ...]:
-    refs = Refs(dataset.store)
-    branches = [name for name, id_ in refs.branches().items() if id_ == dataset.commit_id]
-    tags = [f"tag: {name}" for name, id_ in refs.tags().items() if id_ == dataset.commit_id]
-    return (*branches, *tags)
+def _commits(commit: Commit) -> Iterator[Need]:
+    for number, parent in enumerate(commit.parents, start=1):
+        name = "parent" if number == 1 else f"parent {number}"
+        yield Need(kind="commit", name=name, value=parent)
+    if commit.base is not None:
+        yield Need(kind="commit", name="base", value=commit.base)
 
 
-def _open(store: Store, commit_id: str) -> tuple[ParentCommit, Dataset | None]:
-    try:
-        found = Dataset(store, commit_id)
-    except (ObjectMissingError, ObjectDamagedError) as error:
-        lost = ParentCommit(
-            commit_id=commit_id, time="", author="", operation="", message=str(error)
-        )
-        return lost, None
-    commit = found.commit
-    parent = ParentCommit(
-        commit_id=commit_id, time=commit.time, author=commit.author,
-        operation=commit.operation.name, message=commit.message,
-    )  # fmt: skip
-    return parent, found
+def _inputs(operation: Operation) -> Iterator[Need]:
+    """Files with digests; then what only the settings name, such as the image root."""
+    for role, item in operation.inputs.items():
+        value = f"{item.url} ({_amount(item)})"
+        yield Need(kind="input", name=role, value=value, sha256=item.sha256)
+    source = operation.config.get("source")
+    for role in ("annotations", "images"):
+        if isinstance(source, Mapping) and role in source and role not in operation.inputs:
+            yield Need(kind="input", name=role, value=str(source[role]))
 
 
-def _inputs(manifest: Manifest, parents: Iterable[Manifest]) -> tuple[InputLayer, ...]:
-    """Inputs of cells that no parent has, without what the commit made itself on the way."""
-    before: dict[str, Cell] = {cell.object_id: cell for m in parents for cell in m}
-    made = {cell.object_id: cell for cell in manifest if cell.object_id not in before}
-    needed = {object_id for cell in made.values() for object_id in cell.inputs} - set(made)
-    by_layer: dict[str, list[str]] = defaultdict(list)
-    for object_id in sorted(needed):
-        cell = before.get(object_id)
-        by_layer[cell.layer if cell else _ELSEWHERE].append(object_id)
-    return tuple(
-        InputLayer(
-            layer=layer,
-            num_objects=len(objects),
-            num_bytes=None if layer == _ELSEWHERE
-            else sum(before[object_id].num_bytes for object_id in objects),
-            objects=tuple(objects),
-        )
-        for layer, objects in sorted(by_layer.items())
-    )  # fmt: skip
+def _amount(item: ExternalInput) -> str:
+    files = f"{item.num_files:,} file" + ("" if item.num_files == 1 else "s")
+    return f"{files}, {item.num_bytes:,} bytes" if item.num_bytes else files
+
+
+def _teacher(teacher: Mapping[str, Any]) -> Iterator[Need]:  # Any: JSON
+    if not teacher:
+        return
+    name = str(teacher.get("name"))
+    yield Need(kind="teacher", name=name, value=f"version {teacher.get('version')}")
+    if weights := teacher.get("weights_sha256"):
+        yield Need(kind="weights", name=name, value=str(weights), sha256=str(weights))
+    yield from _settings(f"{name}.", teacher.get("config") or {})
+
+
+def _settings(prefix: str, config: Mapping[str, Any]) -> Iterator[Need]:  # Any: JSON
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            yield from _settings(f"{prefix}{name}.", value)
+        else:
+            text = json.dumps(value, ensure_ascii=False)
+            yield Need(kind="setting", name=f"{prefix}{name}", value=text)
+
+
+def _words(values: Mapping[str, str | int]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in values.items())
