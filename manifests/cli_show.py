@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -10,9 +9,10 @@ from typing import Any
 from manifests.cli import print_ledgers
 from manifests.cli_log import counts, indented
 from manifests.commit import Commit
+from manifests.commit_details import CommitDetails, InputLayer
 from manifests.console import print_table, say
 from manifests.dataset import Dataset
-from manifests.commit_details import CommitDetails, InputLayer
+from manifests.lineage import needed
 
 _MOST_TAKEN_DOWN = 20
 Row = Mapping[str, Any]  # Any: one value of each column of a table
@@ -29,8 +29,8 @@ def show_body(
         "changes": {layer: asdict(change) for layer, change in found.changes.items()},
         "refs": found.refs,
         "parent_commits": found.parents,
-        "source": found.source,
-        "inputs": found.inputs,
+        "needs": needed(dataset.commit),
+        "input_cells": found.input_cells,
         "statistics": found.layers,
         "taken_down": found.taken_down,
         "num_taken_down": found.num_taken_down,
@@ -49,7 +49,8 @@ def print_commit(
         by = f"{parent.operation} by {parent.author}: " if parent.operation else ""
         say(f"parent {parent.commit_id[:12]} {by}{parent.message}")
     say(f"author {commit.author}   time {commit.time}")
-    say(f"operation {commit.operation.name} v{commit.operation.version}")
+    made = commit.operation
+    say(f"operation {made.name} v{made.version}, configuration {made.config_digest[:12]}")
     for line in commit.message.splitlines():
         say(f"\n    {line}")
     _print_recipe(commit, found)
@@ -67,26 +68,21 @@ def print_commit(
 
 
 def _print_recipe(commit: Commit, found: CommitDetails) -> None:
-    made = commit.operation
-    say("\nto make it again: 'maskmill reproduce' with")
-    if found.source:
-        facts = (f"{name} {value}" for name, value in sorted(found.source.items()) if value)
-        say(indented("source: " + ", ".join(facts)))
-    if found.inputs:
-        say(indented("inputs: " + ", ".join(map(_input, found.inputs))))
-    elif found.parents and not found.source:
-        say("    inputs: the cells of its parents")
-    if made.teacher:
-        weights = made.teacher.get("weights_sha256") or "none"
-        say(f"    teacher: {made.teacher.get('name')} v{made.teacher.get('version')}, "
-            f"weights {weights}")  # fmt: skip
-        if settings := made.teacher.get("config"):
-            say(indented(f"its settings: {json.dumps(settings, sort_keys=True)}"))
-    say(indented("code: " + ", ".join(f"{name} {v}" for name, v in sorted(made.code.items()))))
-    say(f"    configuration: {made.config_digest[:12]}")
-    if made.config:
-        for line in json.dumps(made.config, indent=2, sort_keys=True).splitlines()[1:-1]:
-            say(f"      {line}")
+    say("\nto make it again with 'maskmill reproduce'")
+    for need in needed(commit):
+        if need.kind in ("commit", "input", "teacher", "weights"):
+            digest = f"  sha256 {need.sha256}" if need.sha256 not in (None, need.value) else ""
+            say(f"    {need.kind} {need.name} {need.value}{digest}")
+    if found.input_cells:
+        say(indented("cells " + ", ".join(map(_input, found.input_cells))))
+    for need in needed(commit):
+        if need.kind == "setting":
+            say(f"    {need.name} = {need.value}")
+    packages = [f"{need.name} {need.value}" for need in needed(commit) if need.kind == "package"]
+    say(indented("packages " + ", ".join(packages)))
+    for need in needed(commit):
+        if need.kind == "machine":
+            say(indented(f"machine {need.value}"))
 
 
 def _input(layer: InputLayer) -> str:

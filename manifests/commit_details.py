@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from manifests.commit import CellChanges
 from manifests.dataset import Dataset
@@ -53,9 +52,8 @@ class CommitDetails:
     Attributes:
         refs: branches that are at the commit, and tags as `tag: v1`.
         parents: of the commit, in its order.
-        source: what an ingest read, as its configuration says; None for other operations.
-        inputs: what the new cells were computed from; with parents, configuration, teacher and
-            code all that is needed to make the commit again.
+        input_cells: what the new cells were computed from; what else it takes to make the commit
+            again is in `manifests.lineage.needed`.
         changes: layer -> cells added, replaced and removed against the first parent.
         layers: sums over each layer.
         taken_down: images that this very commit took down.
@@ -64,8 +62,7 @@ class CommitDetails:
 
     refs: tuple[str, ...]
     parents: tuple[ParentCommit, ...]
-    source: Mapping[str, Any] | None  # Any: JSON
-    inputs: tuple[InputLayer, ...]
+    input_cells: tuple[InputLayer, ...]
     changes: Mapping[str, CellChanges]
     layers: tuple[LayerStats, ...]
     taken_down: tuple[RemovedImage, ...]
@@ -86,12 +83,10 @@ def commit_details(dataset: Dataset) -> CommitDetails:
     first = described[0][1] if described else None
     removals = Removals.load(store, commit)
     known = {row for parent in parents for row in Removals.load(store, parent.commit).rows}
-    source = commit.operation.config.get("source")
     return CommitDetails(
         refs=_refs_at(dataset),
         parents=tuple(parent for parent, _ in described),
-        source=source if isinstance(source, Mapping) else None,
-        inputs=_inputs(dataset.manifest, [parent.manifest for parent in parents]),
+        input_cells=_inputs(dataset.manifest, [parent.manifest for parent in parents]),
         changes=commit.changes if commit.changes is not None
         else cell_changes(first.manifest if first else Manifest(), dataset.manifest),
         layers=stats(dataset).layers,
