@@ -16,30 +16,28 @@ from __future__ import annotations
 import filecmp
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any
 
 from manifests import layout
 from manifests.byte_progress import ByteListener, Silence
+from manifests.checkout_annotations import ANNOTATIONS, annotations_key, write_annotations
 from manifests.checkout_files import CheckoutFolder, ShardFiles, locked
 from manifests.checkout_names import CheckoutNames
 from manifests.checkout_plan import CheckoutPlan, Planner
 from manifests.checkout_state import STATE_FOLDER, CheckoutHeader, CheckoutState, KnownFile
 from manifests.dataset import Dataset
-from manifests.digest import digest_of
 from manifests.errors import InputError
-from manifests.export_coco import IMAGES_FOLDER, write_instances
+from manifests.export_coco import IMAGES_FOLDER
 from manifests.export_images import ShardImages
 from manifests.export_names import NamedImage
 from manifests.export_plan import ExportJob, ExportOptions, plan_ids
 from manifests.kept import check_layer
-from manifests.schemas import BOXES, IMAGE_INDEX, MASKS_HUMAN, VERDICTS
+from manifests.schemas import BOXES, IMAGE_INDEX, VERDICTS
 from manifests.store import explained
 
 Row = dict[str, Any]  # Any: one value of each column
-ANNOTATIONS = "annotations.json"
-_JSON_VERSION = 1
 _NAME_COLUMNS = ["image_id", "source", "file_name", "format", "size", "quarantine"]
 _NAMED = _NAME_COLUMNS[:4]
 _STEP_NS = 2 * 10**9  # the coarsest clock of a file system
@@ -159,15 +157,18 @@ class _Checkout:
         self._options, self._masks, self._ref, self._listener = options, masks, ref, listener
         self._images: dict[str, ShardImages] = {}
         self._num_quarantined = 0
-        known = state.known()
-        # A time that no file of this folder has: after a kill it tells old from new.
-        now_ns = time.time_ns() // _STEP_NS * _STEP_NS
-        self._mtime_ns = max(now_ns, known.newest_ns // _STEP_NS * _STEP_NS + _STEP_NS)
-        self._planner = Planner(folder, known, mtime_ns=self._mtime_ns, force=options.force)
+        # A time that no file of this folder was given: after a kill it tells old from new.
+        used = [header.mtime_ns + _STEP_NS for header in state.headers()]
+        self._mtime_ns = max([time.time_ns() // _STEP_NS * _STEP_NS, *used])
+        self._planner = Planner(folder, state.known(), mtime_ns=self._mtime_ns, force=options.force)
 
     def run(self) -> CheckoutSummary:
         writes = [files for files in self._plan_images() if files.rows]
-        key = _content_key(self._dataset, self._masks, self._options)
+        key = annotations_key(
+            self._dataset,
+            self._masks,
+            include_quarantined=self._options.include_quarantined,
+        )
         header = self._header_of(key)
         # Without a word about it (two kills in a row), it is made again, to be counted.
         is_made = self._planner.has_to_be_made(ANNOTATIONS, key if header else "")
@@ -221,9 +222,6 @@ class _Checkout:
 
     def _make_annotations(self, path: Path, key: str) -> CheckoutHeader:
         """Writes the JSON beside its place; returns what there is to say about it."""
-        boxes = sum(cell.num_rows for cell in self._dataset.manifest.of_layer(BOXES))
-        num_images = sum(len(shard.names) for shard in self._images.values())
-        self._listener.begin("writing annotations", total=boxes + num_images)
         layer = None if self._masks == VERDICTS else self._masks
         job = ExportJob(
             dataset=self._dataset,
@@ -234,12 +232,9 @@ class _Checkout:
             images=self._images,
             ref=self._ref,
         )
-        info = {"description": "checked out by maskmill", "maskmill_masks": self._masks}
         try:
-            with path.open("wb") as file:
-                counted = cast(BinaryIO, _CountedRows(file, self._listener))
-                written = write_instances(job, counted, info=info)
-        except OSError:
+            written = write_annotations(job, path, masks=self._masks, listener=self._listener)
+        except OSError:  # and nothing else: other errors are not the disk's
             with explained(str(self._root), "file"):
                 raise
         return self._header(
@@ -291,6 +286,7 @@ class _Checkout:
             num_skipped=num_skipped,
             num_quarantined=self._num_quarantined,
             annotations=annotations,
+            mtime_ns=self._mtime_ns,
         )
 
     def _summary(self, header: CheckoutHeader, plan: CheckoutPlan) -> CheckoutSummary:
@@ -309,37 +305,3 @@ class _Checkout:
             num_bytes=plan.num_bytes,
             changed=tuple(plan.changed),
         )
-
-
-def _content_key(dataset: Dataset, masks: str, options: CheckoutOptions) -> str:
-    """Digest of all that shapes the annotations: equal means that they need not be made again."""
-    layers = {IMAGE_INDEX, BOXES, masks, MASKS_HUMAN}
-    cells = [
-        [cell.shard, cell.layer, cell.object_id]
-        for cell in dataset.manifest
-        if cell.layer in layers or (masks == VERDICTS and cell.layer.startswith("masks/"))
-    ]
-    return digest_of(
-        {
-            "version": _JSON_VERSION,
-            "masks": masks,
-            "include_quarantined": options.include_quarantined,
-            "categories": [asdict(category) for category in dataset.commit.categories],
-            "cells": cells,
-        }
-    )
-
-
-class _CountedRows:
-    """A file that tells a listener how many rows were written, a write a row."""
-
-    _TELL_EVERY = 1000
-
-    def __init__(self, file: BinaryIO, listener: ByteListener) -> None:
-        self._file, self._listener, self._count = file, listener, 0
-
-    def write(self, data: bytes) -> int:
-        self._count += 1
-        if self._count % self._TELL_EVERY == 0:
-            self._listener.advance(self._TELL_EVERY)
-        return self._file.write(data)

@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
-import numpy as np
 import pyarrow as pa
 
 from manifests.digest import canonical_json, sha256_hex
@@ -53,6 +52,7 @@ class CheckoutHeader(msgspec.Struct, frozen=True, kw_only=True):
         num_skipped: boxes that are not in it, by reason.
         num_quarantined: images that are not in it.
         annotations: digest of all that shapes it.
+        mtime_ns: the time of change that files got which were written then.
         table: digest of the table of files.
     """
 
@@ -66,7 +66,8 @@ class CheckoutHeader(msgspec.Struct, frozen=True, kw_only=True):
     num_annotations: int
     num_skipped: dict[str, int]
     num_quarantined: int
-    annotations: str = ""
+    annotations: str
+    mtime_ns: int
     table: str = ""
     format: int = _FORMAT
 
@@ -115,11 +116,6 @@ class KnownFiles:
             )
             for row in rows
         )
-
-    @property
-    def newest_ns(self) -> int:
-        """The newest time of change that any of them was given."""
-        return int(np.max(self._mtimes_ns, initial=0))
 
 
 class FileRows:
