@@ -116,6 +116,8 @@ def _piece(
         piece[commit_id] = waiting.pop(commit_id)
         has_root = has_root or not piece[commit_id].parents
         new = [id_ for id_ in piece[commit_id].parents if id_ not in piece and id_ not in waiting]
+        if not queue and len(new) == 1 and not has_root:
+            return piece, dict.fromkeys(new)  # not read before somebody asks for it
         for parent_id, parent in reader.get_all(new).items():
             waiting[parent_id] = parent
             heapq.heappush(queue, (_newest_first(parent), parent_id))

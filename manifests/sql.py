@@ -119,6 +119,7 @@ class SqlSession:
             InputError: no SQL, an unknown table or column, or a statement that writes.
             StoreError: a cell that it needs is missing or damaged.
         """
+        self._files.failure = None  # of the query before
         select = self.run(lambda: only_select(self._connection, text))
         while True:
             try:
@@ -134,7 +135,6 @@ class SqlSession:
         Raises:
             InputError, StoreError: see `query`.
         """
-        self._files.failure = None
         future = self._thread.submit(work)
         try:
             return future.result()
