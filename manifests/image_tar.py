@@ -20,6 +20,7 @@ from manifests.store import Store, explained
 STREAM_COLUMNS = ["offset", "size", "image_id", "transforms"]
 _FILE_MODE = 0o644
 _CHUNK_BYTES = 4 * 2**20
+_SMALL_BYTES = 2**20  # read whole, whatever is wanted of it
 
 
 class ImageTarWriter:
@@ -119,12 +120,12 @@ class _Tar:
         self._store, self._object_id, self._file = store, object_id, file
 
     def is_mostly_in(self, spans: Sequence[tuple[int, int]]) -> bool:
-        """Whether spans go forward only and hold at least half of the bytes."""
+        """Whether spans go forward only and hold at least half of the bytes, or it is small."""
         if any(a[0] + a[1] > b[0] for a, b in pairwise(spans)):
             return False
         with explained(self._store.url, self._store.protocol):
             num_bytes = self._file.seek(0, io.SEEK_END)
-        return 2 * sum(size for _, size in spans) >= num_bytes
+        return 2 * sum(size for _, size in spans) >= num_bytes or num_bytes <= _SMALL_BYTES
 
     def hashed(self, spans: Sequence[tuple[int, int]]) -> Iterator[bytes]:
         """Reads everything, also what lies between the spans."""

@@ -15,14 +15,16 @@ import pyarrow as pa
 from PIL import Image
 
 from manifests import layout, schemas
+from manifests.cells import read_table
 from manifests.dataset import Dataset, init, operation
 from manifests.findings import Finding
 from manifests.fsck import FsckOptions, FsckReport, fsck
 from manifests.ledger import Ledger
-from manifests.manifest import Manifest
+from manifests.manifest import Cell, Manifest
 from manifests.parquet import table_to_parquet
 from manifests.refs import Refs
 from manifests.removed import Removals, RemovedImage
+from manifests.statistics import category_counts
 from manifests.store import Store
 from manifests.writer import Writer
 from tests.manifests.conftest import DatasetBuilder, mask_row
@@ -109,7 +111,7 @@ def make_whole_store(url: str) -> WholeStore:
     fill(builder)
     for step, layers in STEPS.items():
         writer = Writer(store, "main")
-        added = [cell for cell in builder.cells if cell.layer in layers]
+        added = [_counted(store, cell) for cell in builder.cells if cell.layer in layers]
         commits[step] = writer.commit(
             Manifest([*writer.dataset.manifest, *added]),
             operation=operation(
@@ -123,6 +125,14 @@ def make_whole_store(url: str) -> WholeStore:
         )  # fmt: skip
     Refs(store).create_tag("v1", commits["label"])
     return WholeStore(store, Dataset.open(store), commits)
+
+
+def _counted(store: Store, cell: Cell) -> Cell:
+    """With the statistics that real steps give to boxes."""
+    if cell.layer != schemas.BOXES:
+        return cell
+    categories = read_table(store, cell.object_id)["category"]
+    return replace(cell, statistics=category_counts(categories))
 
 
 def fill(builder: DatasetBuilder) -> None:
