@@ -34,7 +34,7 @@ class TestTelling:
             raise ObjectDamagedError(
                 "object 81c0 in st is damaged: it is short; restore it from a copy"
             )
-        assert "of masks/sam_vit_t is damaged (object 81c0 in st: it is short): main" in str(
+        assert "of masks/sam is damaged (object 81c0 in st: it is short): main" in str(
             caught_too.value
         )
 
