@@ -49,6 +49,8 @@ def fill(photos: PhotoSet) -> PhotoSet:
     photos.add("twin.jpg", [3, 3, 40, 40], content=(photos.images / "b.jpg").read_bytes())
     photos.add("broken.jpg", [1, 2, 30, 40], content=b"no photo at all")
     photos.add("missing.jpg", [1, 2, 30, 40], content=b"")
+    photos.add("loop.jpg", content=b"")
+    (photos.images / "loop.jpg").symlink_to("loop.jpg")  # cannot be read, not even by root
     photos.add("c.jpg", [5, 5, 30, 30])
     photos.annotate(1, [10, 5, 20, 30])
     photos.document["annotations"][0]["segmentation"] = [[10, 5, 30, 5, 30, 35, 10, 35]]
