@@ -158,16 +158,20 @@ def judge(
     """
     names = categories.dictionary.to_pylist()
     codes = categories.indices.to_numpy(zero_copy_only=False)  # [N] positions in `names`
+    has_special = any(category in policy.categories for category in names)
     broken = np.zeros(len(codes), dtype=np.int8)  # [N] positions in _REASONS
     # Backwards: what is written last, the first rule that is broken, stays.
     for position, (name, rule) in reversed(list(enumerate(RULES.items(), start=2))):
-        bounds = [policy.bound(name, category) for category in names]
+        bounds = [policy.rules.get(name)]
+        if has_special:
+            bounds = [policy.bound(name, category) for category in names]
         if all(bound is None for bound in bounds):
             continue
         values = signals[rule.column]
         # Rounded like the values themselves: 0.7 as float32 is not less than 0.7.
         limits = np.array([np.nan if bound is None else bound for bound in bounds], values.dtype)
-        limit = limits[codes]  # [N]; a NaN on either side breaks nothing
+        # One, or [N]; a NaN on either side breaks nothing.
+        limit = limits[codes] if has_special else limits[0]
         broken[values < limit if rule.is_minimum else values > limit] = position
     for values in signals.values():
         broken[np.isinf(values)] = 1
