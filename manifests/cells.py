@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
+from manifests.consequences import cell_lost, telling
 from manifests.errors import ObjectDamagedError
 from manifests.manifest import Cell
 from manifests.parquet import parquet_to_table, read_columns, table_to_parquet
@@ -47,17 +48,26 @@ def read_table(store: Store, object_id: str, *, columns: list[str] | None = None
         ) from error
 
 
-def read_cell(store: Store, cell: Cell, *, columns: list[str] | None = None) -> pa.Table:
+def read_cell(
+    store: Store, cell: Cell, *, columns: list[str] | None = None, who: str = "the dataset"
+) -> pa.Table:
     """A cell's rows. Some columns cost little more than their own bytes.
 
+    Args:
+        who: who needs it, for the sentence of an error.
+
     Raises:
-        ObjectMissingError, ObjectDamagedError: it is not there, or not what its manifest says.
+        ObjectMissingError, ObjectDamagedError: it is not there, or not what its manifest says; the
+            message names it, what cannot be done without it, and what brings it back.
     """
-    if columns is not None:
-        table = _read_some(store, cell, columns)
-        if table is not None:
-            return table
-    return read_table(store, cell.object_id, columns=columns)
+    lost = cell_lost(shard=cell.shard, layer=cell.layer, object_id=cell.object_id)
+    with telling(lost, who=who):
+        table = None if columns is None else _read_some(store, cell, columns)
+        if table is None:
+            table = read_table(store, cell.object_id, columns=columns)
+        if table.num_rows != cell.num_rows:
+            raise ObjectDamagedError(f"expected {cell.num_rows} rows, found {table.num_rows}")
+    return table
 
 
 def _read_some(store: Store, cell: Cell, columns: list[str]) -> pa.Table | None:

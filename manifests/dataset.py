@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager
+from functools import partial
 from importlib import metadata
 from typing import Any
 
@@ -13,7 +13,7 @@ from manifests.cells import read_cell
 from manifests.commit import Commit, ExternalInput, Operation, default_author, now
 from manifests.consequences import cell_lost, manifest_lost, telling
 from manifests.digest import canonical_json, sha256_hex
-from manifests.errors import ObjectDamagedError, RefError
+from manifests.errors import RefError
 from manifests.image_tar import stream_rows
 from manifests.manifest import Cell, Manifest
 from manifests.refs import Refs
@@ -56,12 +56,8 @@ class Dataset:
                 have the rows its manifest says; the message names it, what cannot be done without
                 it, and what brings it back.
         """
-        cell = self.cell(shard, layer)
-        with self._telling(cell):
-            table = read_cell(self.store, cell, columns=columns)
-            if table.num_rows != cell.num_rows:
-                raise ObjectDamagedError(f"expected {cell.num_rows} rows, found {table.num_rows}")
-        return table
+        who = f"commit {self.commit_id[:12]}"
+        return read_cell(self.store, self.cell(shard, layer), columns=columns, who=who)
 
     def images(self, shard: str, index: pa.Table) -> Iterator[bytes]:
         """The stored bytes of some rows of the shard's image_index, in one pass over its tar.
@@ -73,9 +69,11 @@ class Dataset:
             ObjectMissingError, ObjectDamagedError: as `table`; images that were taken down are
                 explained. Some damage is found only after the last image.
         """
-        cell = self.cell(shard, IMAGES)
-        with self._telling(cell):
-            yield from stream_rows(self.store, cell.object_id, index)
+        object_id = self.cell(shard, IMAGES).object_id
+        lost = cell_lost(shard=shard, layer=IMAGES, object_id=object_id)
+        why = partial(why_gone, self.store, shard)
+        with telling(lost, who=f"commit {self.commit_id[:12]}", why_gone=why):
+            yield from stream_rows(self.store, object_id, index)
 
     def cell(self, shard: str, layer: str) -> Cell:
         """The manifest's entry. Raises RefError if the shard has no such layer."""
@@ -87,13 +85,6 @@ class Dataset:
                 f"layers here: {have}"
             )
         return found
-
-    def _telling(self, cell: Cell) -> AbstractContextManager[None]:
-        return telling(
-            cell_lost(shard=cell.shard, layer=cell.layer, object_id=cell.object_id),
-            who=f"commit {self.commit_id[:12]}",
-            why_gone=lambda: why_gone(self.store, cell.shard) if cell.layer == IMAGES else None,
-        )
 
 
 def init(store: Store) -> str:

@@ -14,6 +14,8 @@ import pyarrow as pa
 
 from manifests.cells import read_table
 from manifests.commit import Commit
+from manifests.consequences import removed_lost, telling
+from manifests.errors import ObjectDamagedError
 from manifests.parquet import table_to_parquet
 from manifests.schemas import REMOVED_SCHEMA
 from manifests.store import Store
@@ -115,5 +117,10 @@ class Removals:
         """
         if commit.removed is None:
             return Removals()
-        table = read_table(store, commit.removed).cast(REMOVED_SCHEMA)
+        with telling(removed_lost(commit.removed), who="the commit"):
+            table = read_table(store, commit.removed)
+            try:
+                table = table.cast(REMOVED_SCHEMA)
+            except (pa.ArrowException, ValueError) as error:
+                raise ObjectDamagedError(f"it is no such table: {error}") from error
         return Removals(RemovedImage(**row) for row in table.to_pylist())

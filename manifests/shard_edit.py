@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Collection, Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +18,13 @@ import pyarrow.compute as pc
 
 from manifests import schemas
 from manifests.cells import read_cell, write_cell
+from manifests.consequences import cell_lost, telling
 from manifests.errors import ObjectMissingError
-from manifests.image_tar import ImageTarWriter, offsets_of, stream_images
+from manifests.image_tar import ImageTarWriter, offsets_of, stream_rows
 from manifests.manifest import Cell
 from manifests.statistics import cell_statistics
 from manifests.store import Store
+from manifests.taken_down import why_gone
 
 IMAGE_LAYERS = (schemas.IMAGES, schemas.IMAGE_INDEX)
 COMPUTED_LAYERS = (schemas.VERDICTS, "agreement", "confidence")
@@ -88,15 +91,16 @@ def _known_images(store: Store, shard: str, *, num_rows: int) -> Cell:
 
 def _images_again(store: Store, images: Cell, kept: pa.Table) -> Cell:
     """A tar of some of a tar's images, in its order."""
-    spans = list(zip(kept["offset"].to_pylist(), kept["size"].to_pylist(), strict=True))
+    lost = cell_lost(shard=images.shard, layer=images.layer, object_id=images.object_id)
     names = zip(kept["image_id"].to_pylist(), kept["format"].to_pylist(), strict=True)
     with tempfile.TemporaryDirectory(prefix="maskmill-") as folder:
         path = Path(folder) / "images.tar"
         with ImageTarWriter(path) as tar:
-            stored_images = stream_images(store, images.object_id, spans)
-            for (image_id, format_), data in zip(names, stored_images, strict=True):
-                extension = _EXTENSIONS.get(format_, format_)
-                tar.add(image_id=image_id, extension=extension, data=data)
+            stored_images = stream_rows(store, images.object_id, kept)
+            with telling(lost, who="the dataset", why_gone=partial(why_gone, store, images.shard)):
+                for (image_id, format_), data in zip(names, stored_images, strict=True):
+                    extension = _EXTENSIONS.get(format_, format_)
+                    tar.add(image_id=image_id, extension=extension, data=data)
         stored = store.put_file(path)
     return Cell(
         shard=stored.object_id,

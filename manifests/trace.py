@@ -18,7 +18,7 @@ from manifests import schemas
 from manifests.cells import read_cell
 from manifests.commit import Commit
 from manifests.commit_reader import CommitReader
-from manifests.consequences import cell_lost, manifest_lost, telling
+from manifests.consequences import manifest_lost, telling
 from manifests.errors import ObjectDamagedError
 from manifests.manifest import Cell, Manifest
 from manifests.parquet import parquet_to_table
@@ -177,9 +177,10 @@ class RowTracer:
         return self._rows[boxes.object_id]
 
     def _read(self, cell: Cell, columns: Sequence[str] | None) -> pa.Table:
-        loss = cell_lost(shard=cell.shard, layer=cell.layer, object_id=cell.object_id)
-        with telling(loss, who="the history of the annotation"):
-            return read_cell(self._store, cell, columns=None if columns is None else list(columns))
+        return read_cell(
+            self._store, cell, columns=None if columns is None else list(columns),
+            who="the history of the annotation",
+        )  # fmt: skip
 
 
 def _content_columns(layer: str) -> list[str] | None:
