@@ -35,8 +35,9 @@ def human_table(plan: ShardPlan, photos: Photos, boxes: Boxes) -> pa.Table:
 def teacher_table(plan: ShardPlan, photos: Photos, boxes: Boxes, position: int) -> pa.Table:
     """[m] rows of MASKS_SCHEMA of the teacher at that position, the worse the less it is sure."""
     rng, count = plan.generator(3 + position), len(boxes.codes)
-    reasons = np.where(boxes.is_crowd, "crowd", None)
-    reasons = np.where(photos.is_dark[boxes.image_row], f"quarantined_{TOO_DARK}", reasons)
+    reasons = np.full(count, None)
+    reasons[boxes.is_crowd] = "crowd"
+    reasons[photos.is_dark[boxes.image_row]] = f"quarantined_{TOO_DARK}"
     is_skipped = reasons != None  # noqa: E711  elementwise
     is_empty = (rng.random(count) < _EMPTY) & ~is_skipped
     is_drawn = ~is_skipped & ~is_empty
@@ -47,7 +48,7 @@ def teacher_table(plan: ShardPlan, photos: Photos, boxes: Boxes, position: int) 
         _model_fields(rng, photos, boxes, is_drawn, quality * 0.8**number)
         for number in range(1, plan.candidates + 1)
     ]
-    reasons = np.where(is_empty, "empty_mask", reasons)
+    reasons[is_empty] = "empty_mask"
     return _masks_table(photos, boxes, statuses, reasons, fields, others, int(is_drawn.sum()))
 
 

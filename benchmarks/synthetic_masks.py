@@ -209,7 +209,8 @@ def _box_iou(a: Floats, b: Floats) -> Floats:
     sides = np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2])
     overlap = np.maximum(sides, 0.0).prod(axis=1)
     union = (a[:, 2:] - a[:, :2]).prod(axis=1) + (b[:, 2:] - b[:, :2]).prod(axis=1) - overlap
-    return overlap / union
+    iou: Floats = overlap / union
+    return iou
 
 
 def _num_components(blobs: Blobs) -> Ints:

@@ -9,6 +9,7 @@ import struct
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -111,14 +112,14 @@ def index_table(plan: ShardPlan, photos: Photos, offsets: list[int]) -> pa.Table
         "brightness": photos.luma,
         "dark_fraction": photos.is_dark * 1.0,
         "bright_fraction": np.zeros(count),
-        "quarantine": np.where(photos.is_dark, TOO_DARK, None),
+        "quarantine": [TOO_DARK if is_dark else None for is_dark in photos.is_dark],
         "not_exhaustive": [[]] * count,
         "negative": [[]] * count,
     }
     return arrow_table(columns, schemas.IMAGE_INDEX_SCHEMA)
 
 
-def arrow_table(columns: Mapping[str, object], schema: pa.Schema) -> pa.Table:
+def arrow_table(columns: Mapping[str, Any], schema: pa.Schema) -> pa.Table:  # Any: arrays
     """Columns by name, arrays of any kind, brought to the schema's order and types."""
     arrays = [
         columns[field.name].cast(field.type)

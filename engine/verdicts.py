@@ -96,7 +96,8 @@ class _Words:
         encoded = pc.dictionary_encode(strings)
         known = np.array([*map(self.code, encoded.dictionary.to_pylist()), _NULL], dtype=np.int32)
         indices = encoded.indices.fill_null(len(known) - 1).to_numpy()
-        return known[indices]
+        codes: Codes = known[indices]
+        return codes
 
     def strings(self, codes: Codes) -> pa.StringArray:
         """[N] the words at these positions."""
