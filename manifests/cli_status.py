@@ -20,11 +20,9 @@ def print_status(found: Status, *, ref: str) -> None:
         )
         if count
     ]
-    images = f"{found.num_images:,} images" + (f" ({', '.join(notes)})" if notes else "")
-    say(
-        f"{ref} at {found.commit_id[:12]}: {images}, {found.num_boxes:,} boxes, "
-        f"{found.num_shards:,} shards"
-    )
+    images = _count(found.num_images, "image") + (f" ({', '.join(notes)})" if notes else "")
+    boxes, shards = _count(found.num_boxes, "box", "es"), _count(found.num_shards, "shard")
+    say(f"{ref} at {found.commit_id[:12]}: {images}, {boxes}, {shards}")
     if found.layers:
         _print_layers(found)
     if found.categories:
@@ -73,3 +71,7 @@ def _print_gold(categories: tuple[CategoryStatus, ...]) -> None:
         fewest = some[:_MOST_CATEGORIES]
         more = " ..., see --json" if len(some) > len(fewest) else ""
         say(indented("fewest: " + ", ".join(fewest) + more))
+
+
+def _count(count: int, noun: str, plural: str = "s") -> str:
+    return f"{count:,} {noun}{'' if count == 1 else plural}"
