@@ -69,6 +69,16 @@ def ids(dataset: Dataset, cell: Cell) -> list[str]:
     return found
 
 
+def test_the_filter_really_judges_both_teachers_and_keeps_about_what_it_keeps_of_real_masks(
+    dataset: Dataset,
+) -> None:
+    assert [*dataset.commit.operation.config["teachers"]] == ["sam_vit_t", "sam_vit_b"]
+    [verdicts] = dataset.commit.ledger.totals()
+    assert verdicts.inputs == _MASKS
+    assert 0.8 < verdicts.kept / _MASKS < 1
+    assert {"crowd", "low_box_iou", "outside_box"} & {*verdicts.dropped}
+
+
 def test_the_same_arguments_give_the_same_manifest_and_another_seed_gives_another(
     synthetic: ModuleType, dataset: Dataset, tmp_path: Path
 ) -> None:
