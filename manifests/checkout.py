@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from manifests import layout
 from manifests.byte_progress import ByteListener, Silence
 from manifests.checkout_annotations import ANNOTATIONS, annotations_key, write_annotations
@@ -160,9 +162,12 @@ class _Checkout:
         # A time that no file of this folder was given: after a kill it tells old from new.
         used = [header.mtime_ns + _STEP_NS for header in state.headers()]
         self._mtime_ns = max([time.time_ns() // _STEP_NS * _STEP_NS, *used])
-        self._planner = Planner(folder, state.known(), mtime_ns=self._mtime_ns, force=options.force)
+        self._known = state.known()
+        self._planner = Planner(folder, self._known, mtime_ns=self._mtime_ns, force=options.force)
 
     def run(self) -> CheckoutSummary:
+        if header := self._finished():
+            return self._summary(header, CheckoutPlan(num_kept=len(self._known)))
         writes = [files for files in self._plan_images() if files.rows]
         key = annotations_key(
             self._dataset,
@@ -187,6 +192,19 @@ class _Checkout:
             folder.place(new / ANNOTATIONS, ANNOTATIONS)
         self._state.finish()
         return self._summary(header, plan)
+
+    def _finished(self) -> CheckoutHeader | None:
+        """The last checkout, if it was just this one and every file is as it was written."""
+        headers = self._state.headers()
+        if len(headers) != 1:
+            return None
+        (last,) = headers
+        options = self._options.include_quarantined, self._options.images
+        same = (last.commit, last.masks, last.include_quarantined, last.with_images) == (
+            self._dataset.commit_id, self._masks, *options
+        )  # fmt: skip
+        is_there = same and self._known.are_as_written(self._root)
+        return msgspec.structs.replace(last, ref=self._ref) if is_there else None
 
     def _plan_images(self) -> Iterator[ShardFiles]:
         """Names every image, so that options change no name, and decides on those wanted."""

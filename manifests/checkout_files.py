@@ -122,6 +122,8 @@ class CheckoutFolder:
             ) from error
         for number, name in enumerate(files.names):
             self.place(folder / str(number), name)
+        with explained(str(self._root), "file"):
+            folder.rmdir()
 
 
 def checked(name: str) -> str:

@@ -98,6 +98,17 @@ class KnownFiles:
     def __len__(self) -> int:
         return len(self._rows)
 
+    def are_as_written(self, root: Path) -> bool:
+        """Whether every file is there with its size and time of change; reads none."""
+        for name, row in self._rows.items():
+            try:
+                found = os.lstat(root / name)
+            except OSError:
+                return False
+            if (found.st_size, found.st_mtime_ns) != (self._sizes[row], self._mtimes_ns[row]):
+                return False
+        return True
+
     def names(self) -> list[str]:
         """Names that were not taken out yet."""
         return list(self._rows)

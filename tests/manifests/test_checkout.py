@@ -209,6 +209,15 @@ class TestNext:
         )
         assert stamps(target) == before
 
+    def test_same_again_reads_no_cell(self, dataset: Dataset, target: Path) -> None:
+        run(dataset, target)
+        for cell in dataset.manifest:
+            dataset.store.remove(layout.object_path(cell.object_id))
+        assert run(dataset, target).num_kept == 4
+        (target / "images" / "b.png").unlink()
+        with pytest.raises(ObjectMissingError):
+            run(dataset, target)
+
     def test_unchanged_images_are_not_read(self, builder: Any, tmp_path: Path) -> None:
         builder.image("a.jpg")
         old = builder.shard()
