@@ -38,13 +38,15 @@ def differing_ledger(expected: Ledger, found: Ledger) -> Iterator[str]:
     before = {(row.layer, row.category): asdict(row) for row in expected.rows}
     after = {(row.layer, row.category): asdict(row) for row in found.rows}
     for key in sorted({*before, *after}):
-        old, new = before.get(key, {}), after.get(key, {})
-        changed = [name for name in {**old, **new} if old.get(name) != new.get(name)]
+        name = f"ledger of {key[0]}, {key[1] or '(none)'}"
+        if key not in before or key not in after:
+            yield f"{name}: the row is {'extra' if key in after else 'missing'}"
+            continue
+        old, new = before[key], after[key]
+        changed = [f"{what} {old[what]} became {new[what]}" for what in old
+                   if old[what] != new[what]]  # fmt: skip
         if changed:
-            layer, category = key
-            facts = (f"{name} {old.get(name)} became {new.get(name)}" for name in changed
-                     if name not in ("layer", "category"))  # fmt: skip
-            yield f"ledger of {layer}, {category or '(none)'}: {', '.join(facts)}"
+            yield f"{name}: {', '.join(changed)}"
 
 
 def differing_rejects(store: Store, expected: str | None, found: str | None) -> Iterator[str]:

@@ -35,9 +35,11 @@ def _differing(expected: pa.ChunkedArray, found: pa.ChunkedArray) -> np.ndarray:
     """[N] whether each value differs."""
     if expected.equals(found):
         return np.zeros(len(expected), dtype=bool)
-    # Nested values and NaN have no comparison in Arrow; equal values are spelled the same.
+    # Arrow compares no nested values; a NaN is not itself, but it is spelled like itself.
     pairs = zip(expected.to_pylist(), found.to_pylist(), strict=True)
-    return np.array([repr(before) != repr(after) for before, after in pairs], dtype=bool)
+    return np.array(
+        [before != after and repr(before) != repr(after) for before, after in pairs], dtype=bool
+    )
 
 
 def _columns(table: pa.Table) -> str:
