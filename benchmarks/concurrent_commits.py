@@ -105,8 +105,12 @@ def collect(url: str, stop: Event, out: Any) -> None:  # Any: as above
     """A collector without any grace period."""
     store, sweeps, collected = Store(url), 0, 0
     while not stop.is_set():
-        collected += collect_garbage(store, GcOptions(grace_s=0, keep_log_s=0)).num_deleted
-        sweeps += 1
+        try:
+            collected += collect_garbage(store, GcOptions(grace_s=0, keep_log_s=0)).num_deleted
+            sweeps += 1
+        except StoreError as error:  # on a machine this busy it may not get its turn in time
+            if "lost its place" not in str(error):
+                raise
         stop.wait(0.5)
     out.put(("gc", (sweeps, collected)))
 

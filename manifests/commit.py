@@ -117,11 +117,11 @@ class Commit:
     base: str | None = None
     format: int = FORMAT
 
-    def save(self, store: Store) -> str:
-        """Stores the commit and returns its id.
+    def to_bytes(self) -> bytes:
+        """Canonical JSON.
 
         Raises:
-            LedgerImbalanceError: the ledger does not balance; nothing is stored.
+            LedgerImbalanceError: the ledger does not balance.
         """
         self.ledger.check()
         values = msgspec.to_builtins(self)
@@ -131,7 +131,15 @@ class Commit:
         for name in _LATER_FIELDS_OF_OPERATION:
             if not values["operation"][name]:
                 del values["operation"][name]
-        return store.put_bytes(canonical_json(values)).object_id
+        return canonical_json(values)
+
+    def save(self, store: Store) -> str:
+        """Stores the commit and returns its id.
+
+        Raises:
+            LedgerImbalanceError: the ledger does not balance; nothing is stored.
+        """
+        return store.put_bytes(self.to_bytes()).object_id
 
     @staticmethod
     def load(store: Store, commit_id: str) -> Commit:

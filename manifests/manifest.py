@@ -150,9 +150,13 @@ class Manifest:
             )
         )
 
+    def to_bytes(self) -> bytes:
+        """The Parquet object."""
+        return table_to_parquet(self.to_table())
+
     def save(self, store: Store) -> str:
         """Stores the manifest and returns its object id."""
-        return store.put_bytes(table_to_parquet(self.to_table())).object_id
+        return store.put_bytes(self.to_bytes()).object_id
 
     @staticmethod
     def load(store: Store, object_id: str) -> Manifest:

@@ -31,6 +31,21 @@ _POLL_S = 0.5
 _THREADS = 16
 
 
+class Pin:
+    """One writer's pin; it may name one commit after another while others win the race."""
+
+    def __init__(self, store: Store) -> None:
+        self._store, self._key = store, f"{layout.PINS}/{uuid.uuid4().hex}"
+
+    def name(self, commit_id: str) -> None:
+        """Keeps that commit and all that it names from `gc`, if no sweep is under way already."""
+        self._store.overwrite(self._key, commit_id.encode())
+
+    def remove(self) -> None:
+        """Keeps nothing any more."""
+        self._store.remove(self._key)
+
+
 @contextmanager
 def pinned(store: Store, commit_id: str) -> Iterator[None]:
     """Keeps a commit's objects from `gc` while a ref is being moved to it.
@@ -41,13 +56,13 @@ def pinned(store: Store, commit_id: str) -> Iterator[None]:
     Raises:
         StoreError: a sweep does not end.
     """
-    key = f"{layout.PINS}/{uuid.uuid4().hex}"
-    store.create_if_absent(key, commit_id.encode())
+    pin = Pin(store)
     try:
+        pin.name(commit_id)
         wait_for_sweep(store)
         yield
     finally:
-        store.remove(key)
+        pin.remove()
 
 
 def pins(store: Store) -> frozenset[str]:
@@ -76,20 +91,35 @@ def check_there(store: Store, cells: Iterable[Cell]) -> None:
         )
 
 
+def check_objects(store: Store, object_ids: Iterable[str | None]) -> None:
+    """Looks for objects that are no cells. Raises CommitError as `check_there`."""
+    gone = [id_ for id_ in object_ids if id_ and store.object_size(id_) is None]
+    if gone:
+        raise CommitError(
+            f"object {gone[0][:12]} of the new commit is no longer in {store.url}: 'maskmill gc' "
+            "took it for a leftover, its grace period being shorter than this work; run the same "
+            "command again"
+        )
+
+
 def wait_for_sweep(
     store: Store, *, patience_s: float = 3600.0, sleep: Callable[[float], None] = time.sleep
-) -> None:
+) -> bool:
     """Returns when no sweep is under way; one that stands still for DEAD_S does not count.
+
+    Returns:
+        Whether there was one.
 
     Raises:
         StoreError: it goes on for longer than `patience_s`.
     """
     began = changed = time.monotonic()
     last = store.read_optional(layout.SWEEP)
+    is_under_way = last is not None
     while last is not None:
         now = time.monotonic()
         if now - changed > DEAD_S:
-            return  # its process died, or has given up by now
+            break  # its process died, or has given up by now
         if now - began > patience_s:
             raise StoreError(
                 f"a 'maskmill gc' has been deleting in {store.url} for {patience_s:.0f} s; wait "
@@ -99,6 +129,7 @@ def wait_for_sweep(
         found = store.read_optional(layout.SWEEP)
         if found != last:
             last, changed = found, time.monotonic()
+    return is_under_way
 
 
 class Sweep:

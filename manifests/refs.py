@@ -67,9 +67,12 @@ class Refs:
         """Tag name -> commit id, sorted by name."""
         return self._all(layout.TAGS)
 
-    def head(self, branch: str) -> RefEntry | None:
-        """The newest entry of a branch, or None if there is no such branch."""
-        entry = self._newest(layout.HEADS, branch)
+    def head(self, branch: str, *, after: int = 0) -> RefEntry | None:
+        """The newest entry of a branch, or None if there is no such branch.
+
+        `after` is an entry number that the log is known to have reached, which saves a request.
+        """
+        entry = self._newest(layout.HEADS, branch, hint=after)
         return entry if entry and entry.commit != _DELETED else None
 
     def history(self, branch: str) -> list[RefEntry]:
@@ -241,13 +244,13 @@ class Refs:
         path = f"{folder}/{layout.check_ref_name(name)}"
         return [int(entry) for entry in self.store.list_names(path) if _is_number(entry)]
 
-    def _newest(self, folder: str, name: str) -> RefEntry | None:
+    def _newest(self, folder: str, name: str, *, hint: int = 0) -> RefEntry | None:
         """The last entry, from the hint on; the log is listed only where that does not lead to it.
 
         Entries follow each other without a gap, since a writer makes n + 1 only after seeing n.
         """
         found = None
-        hint = self._hint(folder, name)
+        hint = hint or self._hint(folder, name)
         for number in range(hint, hint + _HINT_REACH) if hint else ():
             data = self.store.read_optional(layout.ref_entry_path(folder, name, number))
             if data is None:

@@ -9,16 +9,18 @@ from __future__ import annotations
 import logging
 import random
 import time
-from dataclasses import dataclass, replace
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from manifests.commit import Category, Commit, Operation, default_author, now
 from manifests.dataset import Dataset
+from manifests.digest import sha256_hex
 from manifests.errors import CommitConflictError, NothingToCommitError, RefError
 from manifests.ledger import Ledger
 from manifests.manifest import Manifest
 from manifests.merge_states import State, merge_states
-from manifests.pins import check_there, pinned
+from manifests.pins import Pin, check_objects, check_there, pinned, wait_for_sweep
 from manifests.refs import RefEntry, Refs
 from manifests.removed import Removals
 from manifests.store import Store
@@ -26,8 +28,8 @@ from manifests.three_way import cell_changes, new_cells
 
 log = logging.getLogger(__name__)
 
-_PATIENCE_S = 300.0
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 2.0
+_PATIENCE_S = 900.0
+_FIRST_PAUSE_S = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +83,16 @@ class Draft:
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Attempt:
+    """A draft on top of a head. `looked_for` are objects that were there after they were pinned."""
+
+    draft: Draft
+    onto: Dataset
+    entry: RefEntry
+    looked_for: set[str] = field(default_factory=set)
+
+
 class Writer:
     """Remembers where a branch was, and commits on top of it or of what others added meanwhile.
 
@@ -126,23 +138,32 @@ class Writer:
                 the work is in the store, so repeating the command costs little.
             CommitError: `gc` took objects of this work away.
         """
-        draft, onto, entry = first, self.dataset, self._entry
+        attempt = _Attempt(draft=first, onto=self.dataset, entry=self._entry)
         began, pause_s = time.monotonic(), _FIRST_PAUSE_S
-        while True:
-            try:
-                return self._publish(draft, onto, entry)
-            except CommitConflictError:
-                if time.monotonic() - began > _PATIENCE_S:
-                    raise
-            time.sleep(random.uniform(0, pause_s))  # noqa: S311  so that rivals part
-            pause_s = min(_LONGEST_PAUSE_S, 2 * pause_s)
-            entry = self._head()
-            onto = Dataset(self.store, entry.commit)
-            log.info("branch %s moved to %s: trying on top of it", self.branch, entry.commit)
-            draft = self._rebased(first, onto)
+        pin = Pin(self.store)
+        try:
+            while True:
+                try:
+                    return self._publish(attempt, pin)
+                except CommitConflictError:
+                    if time.monotonic() - began > _PATIENCE_S:
+                        raise
+                # Who has lost more often waits less: newcomers must not starve the others.
+                time.sleep(random.uniform(0, pause_s))  # noqa: S311  so that rivals part
+                pause_s /= 2
+                attempt = self._next(attempt, first)
+        finally:
+            pin.remove()
+
+    def _next(self, lost: _Attempt, first: Draft) -> _Attempt:
+        """The same step on top of what others did meanwhile; raises where both changed a cell."""
+        entry = self._head(after=lost.entry.number + 1)
+        onto = Dataset(self.store, entry.commit)
+        log.info("branch %s moved to %s: trying on top of it", self.branch, entry.commit)
+        draft = self._rebased(first, onto)
+        return _Attempt(draft=draft, onto=onto, entry=entry, looked_for=lost.looked_for)
 
     def _rebased(self, draft: Draft, onto: Dataset) -> Draft:
-        """The same step on top of what others did meanwhile; raises where both changed a cell."""
         merged = merge_states(
             self.store,
             State.of(self.dataset),
@@ -162,8 +183,8 @@ class Writer:
             removals=state.removals,
         )
 
-    def _head(self) -> RefEntry:
-        entry = self._refs.head(self.branch)
+    def _head(self, *, after: int = 0) -> RefEntry:
+        entry = self._refs.head(self.branch, after=after)
         if entry is None:
             self._refs.resolve(self.branch)  # names the nearest if there is nothing of that name
             raise RefError(f"'{self.branch}' is not a branch, so nothing can be committed to it")
@@ -181,15 +202,37 @@ class Writer:
             check_there(self.store, new_cells(target.manifest, self.dataset.manifest))
             self._refs.advance(self.branch, expected=self._entry, commit=commit_id, reason=reason)
 
-    def _publish(self, draft: Draft, onto: Dataset, entry: RefEntry) -> str:
-        manifest_id = draft.manifest.save(self.store)
+    def _publish(self, attempt: _Attempt, pin: Pin) -> str:
+        """Stores what is new besides the cells, pins it, and moves the branch (manifests.pins)."""
+        draft, onto = attempt.draft, attempt.onto
+        manifest = draft.manifest.to_bytes()
+        manifest_id = sha256_hex(manifest)
         removed = draft.removals.save(self.store)
         is_same = manifest_id == onto.commit.manifest and removed == onto.commit.removed
         if is_same and not draft.merged and not draft.even_if_unchanged:
             raise NothingToCommitError(
                 operation=draft.operation.name, branch=self.branch, commit_id=onto.commit_id
             )
-        commit = Commit(
+        commit = self._commit(attempt, manifest_id, removed).to_bytes()
+        commit_id = sha256_hex(commit)
+        with ThreadPoolExecutor(3) as threads:  # three requests in the time of one
+            pinning = threads.submit(pin.name, commit_id)
+            list(threads.map(self.store.put_bytes, (manifest, commit)))
+            pinning.result()
+        cells = new_cells(draft.manifest, onto.manifest)
+        if wait_for_sweep(self.store):
+            attempt.looked_for.clear()
+            check_objects(self.store, [commit_id, manifest_id, removed, draft.rejects])
+        check_there(self.store, [c for c in cells if c.object_id not in attempt.looked_for])
+        attempt.looked_for.update(cell.object_id for cell in cells)
+        self._refs.advance(
+            self.branch, expected=attempt.entry, commit=commit_id, reason=draft.operation.name
+        )
+        return commit_id
+
+    def _commit(self, attempt: _Attempt, manifest_id: str, removed: str | None) -> Commit:
+        draft, onto = attempt.draft, attempt.onto
+        return Commit(
             parents=(onto.commit_id, *draft.merged),
             manifest=manifest_id,
             author=default_author(),
@@ -203,10 +246,3 @@ class Writer:
             changes=cell_changes(onto.manifest, draft.manifest),
             base=None if onto.commit_id == self.dataset.commit_id else self.dataset.commit_id,
         )
-        commit_id = commit.save(self.store)
-        with pinned(self.store, commit_id):
-            check_there(self.store, new_cells(draft.manifest, onto.manifest))
-            self._refs.advance(
-                self.branch, expected=entry, commit=commit_id, reason=draft.operation.name
-            )
-        return commit_id
