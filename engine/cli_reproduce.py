@@ -19,7 +19,7 @@ from engine.cli_pool import (
 from manifests.console import JsonOption, StoreOption, examples, note, print_table, say, show
 
 if TYPE_CHECKING:
-    from engine.remake import ReproduceConfig
+    from engine.again import ReproduceConfig
     from engine.reproduce import ChainStep, Reproduction
     from manifests.store import Store
 
@@ -44,7 +44,7 @@ def reproduce(
     as_json: JsonOption = False,
 ) -> None:
     """Make a commit again and compare it cell by cell. Exit code 9 if it came out different."""
-    from engine.remake import ReproduceConfig
+    from engine.again import ReproduceConfig
     from manifests.store import Store
 
     opened = Store(store)

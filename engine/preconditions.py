@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib import metadata
 
+from engine.again import Again
 from engine.image_root import ImageRoot
-from engine.remake import OPERATIONS, Again, ingest_config, label_config
+from engine.remake import OPERATIONS, ingest_config, label_config
 from engine.sources.digest import digests_of
 from engine.sources.protocol import SourceConfig
 from engine.sources.registry import open_source

@@ -7,11 +7,10 @@ which is compared and thrown away.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from typing import Any
 
-from engine.driver import DriverConfig, JobProgress
+from engine.again import Again, Remaker
 from engine.filter import VERSION as FILTER_VERSION
 from engine.filter import FilterConfig, draft_filter
 from engine.ingest import draft_ingest
@@ -20,93 +19,20 @@ from engine.label import VERSION as LABEL_VERSION
 from engine.label import LabelConfig, draft_label
 from engine.pack import VERSION as INGEST_VERSION
 from engine.policy import Policy
-from engine.pool import PoolConfig
 from engine.remake_history import remake_merge, remake_revert, remake_takedown
 from engine.settings import from_mapping
 from engine.sources.protocol import PATH_OPTIONS, SourceConfig
-from manifests.commit import Commit
-from manifests.dataset import Dataset, operation
-from manifests.errors import InputError
+from manifests.dataset import operation
 from manifests.ledger import Ledger
 from manifests.manifest import Manifest
 from manifests.merge_drafts import MERGE_VERSION, REVERT_VERSION
 from manifests.removed import Removals
-from manifests.store import Store
 from manifests.takedown import VERSION as TAKEDOWN_VERSION
 from manifests.writer import Draft
 from teachers.settings import Settings
 
 INIT_VERSION = 1
 _ADDRESSES = ("annotations", "images", "image_set", *PATH_OPTIONS)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReproduceConfig:
-    """Where, and from which files, a commit is made again.
-
-    Attributes:
-        pool: where the workers run.
-        driver: how patient the job is.
-        moves: folders and files that a source was in -> where they are now.
-    """
-
-    pool: PoolConfig = PoolConfig()
-    driver: DriverConfig = DriverConfig()
-    moves: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Again:
-    """A commit that is to be made again.
-
-    Attributes:
-        store: opened with `scratch`, so that no result of the first time is found.
-        commit_id, commit: what was made.
-        base: what it was made from, read through `store`; None for a first commit.
-        config: see ReproduceConfig.
-        on_progress: told how far the job is.
-    """
-
-    store: Store
-    commit_id: str
-    commit: Commit
-    base: Dataset | None
-    config: ReproduceConfig
-    on_progress: Callable[[JobProgress], None] | None = None
-
-    @property
-    def settings(self) -> Mapping[str, Any]:  # Any: JSON
-        """The operation's recorded configuration."""
-        return self.commit.operation.config
-
-    @property
-    def start(self) -> Dataset:
-        """`base`, for operations that need one. Raises InputError if there is none."""
-        if self.base is None:
-            raise InputError(
-                f"{self.name} was made by '{self.commit.operation.name}' and has no parent to "
-                "start from: only 'init' makes such a commit"
-            )
-        return self.base
-
-    @property
-    def name(self) -> str:
-        """For messages."""
-        return f"commit {self.commit_id[:12]}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Remaker:
-    """How to make an operation's commits again.
-
-    Attributes:
-        version: the operation's own output version today.
-        make: does the work. Raises InputError where this version does not know a setting, and what
-            the operation itself raises.
-    """
-
-    version: int
-    make: Callable[[Again], Draft]
 
 
 def ingest_config(again: Again) -> IngestConfig:

@@ -11,8 +11,9 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from engine.again import Again, ReproduceConfig
 from engine.preconditions import findings
-from engine.remake import OPERATIONS, Again, ReproduceConfig
+from engine.remake import OPERATIONS
 from engine.run import Listener, Silence
 from manifests.commit import Commit, Operation
 from manifests.contents import Comparison, Contents, compare

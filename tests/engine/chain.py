@@ -6,13 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from engine.again import ReproduceConfig
 from engine.driver import JobProgress
 from engine.filter import FilterConfig, filter_masks
 from engine.ingest import ingest
 from engine.label import LabelConfig, label
 from engine.policy import Policy
 from engine.pool import PoolConfig
-from engine.remake import ReproduceConfig
 from engine.reproduce import Reproduction
 from manifests.commit import Commit
 from manifests.store import Store

@@ -13,10 +13,11 @@ from typing import Any
 
 import pytest
 
+from engine.again import Again, ReproduceConfig
 from engine.ingest import ingest
 from engine.label import LabelConfig, label
 from engine.pool import PoolConfig
-from engine.remake import Again, ReproduceConfig, ingest_config, label_config
+from engine.remake import ingest_config, label_config
 from engine.reproduce import reproduce
 from manifests.commit import Commit
 from manifests.refs import Refs

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from engine.again import ReproduceConfig
 from engine.ingest import ingest
 from engine.label import LabelConfig, label
-from engine.remake import ReproduceConfig
 from engine.reproduce import reproduce, reproduce_chain
 from manifests import layout, rle
 from manifests.cells import write_cell
