@@ -22,7 +22,10 @@ _MAX_FLIPS = 30
 def diff(
     store: StoreOption,
     before: Annotated[
-        str, typer.Argument(metavar="[A]", help="A ref, or A..B; none: main~1.")
+        str,
+        typer.Argument(
+            metavar="[A]", help="A ref, or A..B; none: main~1, so that the last commit is shown."
+        ),
     ] = "",
     after: Annotated[str, typer.Argument(metavar="[B]", help="A ref; none: main.")] = "",
     by_category: Annotated[
@@ -39,8 +42,7 @@ def diff(
     ] = 40,
     as_json: JsonOption = False,
 ) -> None:
-    """What is different in B, seen from A: images, boxes, masks and verdicts. Without refs: what
-    the last commit of main changed."""
+    """What is different in B, seen from A: images, boxes, masks and verdicts."""
     from pathlib import Path
 
     from manifests.dataset import Dataset
@@ -89,15 +91,17 @@ def _ends(before: str, after: str) -> tuple[str, str]:
 
 
 @contextmanager
-def _bar(*, is_quiet: bool) -> Iterator[Progress]:
+def _bar(*, is_quiet: bool) -> Iterator[Progress | None]:
     """A bar on a terminal's standard error, which goes away at the end."""
     import sys
 
+    if is_quiet or not sys.stderr.isatty():
+        yield None
+        return
     from rich.console import Console
     from rich.progress import Progress as Bar
 
-    is_off = is_quiet or not sys.stderr.isatty()
-    with Bar(console=Console(stderr=True), transient=True, disable=is_off) as bar:
+    with Bar(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("comparing shards", total=None)
         yield lambda done, all_: bar.update(task, completed=done, total=all_)
 

@@ -176,4 +176,4 @@ def test_help_says_what_it_compares(run: Run) -> None:
     code, out, _ = run("--help")
     assert code == 0
     assert "maskmill diff main..strict --html diff.html" in out
-    assert "A ref, or A..B; none: main~1." in out
+    assert "A ref, or A..B; none: main~1" in out
