@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from engine.again import ReproduceConfig
+from engine.filter import FilterConfig, filter_masks
 from engine.ingest import ingest
 from engine.label import LabelConfig, label
 from engine.reproduce import reproduce, reproduce_chain
@@ -22,12 +23,15 @@ from manifests.errors import (
     JobError,
     OutcomeDiffersError,
 )
+from manifests.merge import create_branch, merge_into, revert
 from manifests.refs import Refs
 from manifests.store import Store
+from manifests.takedown import take_down
 from manifests.writer import Writer
 from tests.engine.chain import (
     HERE,
     INLINE,
+    POLICY,
     Ears,
     chain_on,
     fates,
@@ -233,3 +237,31 @@ def test_a_store_in_memory_reproduces_too(memory_store: Store, photos: PhotoSet)
     head = chain_on(memory_store, fill(photos))
     assert reproduce(memory_store, head, HERE).is_same
     assert not memory_store.list_names("scratch")
+
+
+def test_merges_reverts_and_takedowns_are_made_again_too(
+    store: Store, photos: PhotoSet, more_photos: PhotoSet
+) -> None:
+    chain_on(store, fill(photos))
+    create_branch(store, "other", "main~3")
+    more_photos.add("new.jpg", [2, 2, 20, 20], content=other_photo())
+    ingest(store, replace(more_photos.config("second"), branch="other"))
+    label(store, LabelConfig(teacher="box", branch="other", pool=INLINE))
+    merge_into(store, "main", "other")
+    dataset = Dataset.open(store, "main")
+    shard = dataset.manifest.shards()[0]
+    image_id = dataset.table(shard, "image_index")["image_id"][0].as_py()
+    take_down(store, "main", {shard: [image_id]}, reason="not ours")
+    filter_masks(store, FilterConfig(policy=replace(POLICY, rules={"min_area_px": 700})))
+    revert(store, "main", "main")
+    before = files(store)
+    steps = list(reproduce_chain(store, "main", HERE))
+    assert [step.operation for step in steps if step.reproduction is None] == ["ingest"]
+    assert [str(step.error) for step in steps if "bring back what was taken" in str(step.error)]
+    made = [step.reproduction for step in steps if step.reproduction]
+    assert {reproduction.operation for reproduction in made} == {
+        "init", "ingest", "label", "filter", "merge", "rm", "revert",
+    }  # fmt: skip
+    assert len(made) == 10
+    assert all(reproduction.is_same for reproduction in made)
+    assert files(store) == before
