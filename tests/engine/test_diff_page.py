@@ -24,7 +24,7 @@ from manifests.diff import DiffOptions, diff
 from manifests.errors import InputError
 from manifests.takedown import take_down
 from tests.engine.conftest import PhotoSet
-from tests.manifests.test_diff import dataset_of, edited, setter
+from tests.manifests.edits import dataset_of, edited, setter
 
 EVIL = "<script>alert('x')</script>&\"'"
 SAM = "masks/sam"

@@ -15,7 +15,7 @@ from manifests.diff_examples import EXAMPLES, ExampleHeap, whole_turns
 from manifests.diff_result import Example
 from manifests.diff_sums import filled
 from tests.manifests.conftest import DatasetBuilder, filled_box, mask_row
-from tests.manifests.test_diff import SAM, SIZE, edited, setter
+from tests.manifests.edits import SAM, SIZE, edited, setter
 
 Item = tuple[str, int]
 
