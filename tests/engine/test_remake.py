@@ -7,22 +7,26 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 from engine.again import Again, ReproduceConfig
 from engine.ingest import ingest
-from engine.label import LabelConfig, label
+from engine.label import LabelConfig, label, plan_label
+from engine.label_worker import LabelWorker
 from engine.pool import PoolConfig
 from engine.remake import ingest_config, label_config
 from engine.reproduce import reproduce
 from manifests.commit import Commit
+from manifests.dataset import Dataset
 from manifests.refs import Refs
-from manifests.results import ResultRecord
+from manifests.results import find_result
 from manifests.store import Store
+from teachers.box import BoxTeacher
+from teachers.protocol import TeacherIdentity
 from tests.engine.chain import (
     HERE,
     INLINE,
@@ -30,6 +34,7 @@ from tests.engine.chain import (
     chain_on,
     files,
     fill,
+    other_photo,
 )
 from tests.engine.conftest import PhotoSet
 
@@ -74,11 +79,33 @@ class TestMachines:
         both = self.config(store, head, gpu, {"device": "cpu"})
         assert both.teacher_config == {"precision": "float32", "box_batch": 3}
 
-    def test_a_commit_says_which_machines_drew_its_masks(self, store: Store, head: str) -> None:
-        """None for teachers that compute the same everywhere."""
-        assert Commit.load(store, Refs(store).resolve("main~1")).operation.machines == ()
-        record = ResultRecord(cells=(), machine={"device": "cpu"})
-        assert record.machine == {"device": "cpu"}
+
+class BoundBoxes(BoxTeacher):
+    """Says that it depends on the machine."""
+
+    machine: ClassVar[dict[str, str | int]] = {"device": "cpu", "num_threads": 3}
+
+
+def test_a_commit_says_which_machines_drew_what_is_new_in_it(
+    store: Store, photos: PhotoSet, more_photos: PhotoSet
+) -> None:
+    """Not those that ask, but those that did the work, perhaps long before and elsewhere."""
+
+    def drawn(dataset: Dataset) -> Commit:
+        identity = TeacherIdentity(name="box", version=1)
+        for payload in plan_label(dataset, "box", asdict(identity)):
+            if not find_result(store, payload.work_key):
+                LabelWorker(store, teachers.pop(0)).run(payload)
+        return Commit.load(store, label(store, LabelConfig(teacher="box", pool=INLINE)))
+
+    teachers = [BoundBoxes(), BoundBoxes(), BoxTeacher()]
+    photos.add("a.jpg", [10, 5, 20, 30])
+    photos.add("b.jpg", [10, 5, 20, 30])
+    first = drawn(Dataset(store, ingest(store, replace(photos.config(), shard_images=1))))
+    assert first.operation.machines == ({"device": "cpu", "num_threads": 3},)
+    more_photos.add("new.jpg", [2, 2, 20, 20], content=other_photo())
+    second = drawn(Dataset(store, ingest(store, more_photos.config("second"))))
+    assert second.operation.machines == ()
 
 
 def test_all_of_the_configuration_is_recorded(store: Store, photos: PhotoSet) -> None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from teachers import registry
 from teachers.crop import Crop
-from teachers.protocol import MaskChunk, Teacher
+from teachers.protocol import MaskChunk, Teacher, machine_of
 from tests.teachers.conftest import photo
 
 
@@ -171,3 +171,10 @@ def test_a_crop_holds_its_box(
     centres = crop.x0 + np.arange(len(u)) + 0.5
     np.testing.assert_array_equal(np.abs(u) < 1, (centres > box[0]) & (centres < box[2]))
     assert len(v) == crop.size_hw[0]
+
+
+def test_only_networks_depend_on_the_machine(grabcut: Teacher, u2netp: Teacher) -> None:
+    assert machine_of(grabcut) == machine_of(registry.build("box")) == {}
+    found = machine_of(u2netp)
+    assert set(found) == {"device", "instructions"}
+    assert found["device"] == "cpu"

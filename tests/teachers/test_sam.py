@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from manifests.errors import WeightsError
 from teachers import sam_build
-from teachers.protocol import MaskChunk
+from teachers.protocol import MaskChunk, machine_of
 from teachers.sam import SamTeacher
 from teachers.sam_frame import Frame, boxes_in_square, pixels_in_square
 from teachers.settings import SamSettings
@@ -298,3 +299,13 @@ def test_vit_b_is_upstreams(tmp_path: Path) -> None:
                 int(np.abs(expected_iou[index] - v).argmin()) for v in chunk.predicted_iou[row]
             ]
             assert (chunk.masks[row] != expected_masks[index][order]).mean() < 1e-3
+
+
+def test_it_says_what_of_the_machine_shows_in_the_last_digits(small_sam: SmallSam) -> None:
+    """Under the names of the settings that govern it, so that another machine can be told."""
+    found = machine_of(small_sam.teacher(box_batch=3))
+    assert found["device"] == "cpu"
+    assert found["num_threads"] == torch.get_num_threads()
+    assert (found["image_batch"], found["box_batch"]) == (1, 3)
+    assert found["instructions"]
+    assert set(found) - {"instructions"} <= {entry.name for entry in fields(SamSettings)}
