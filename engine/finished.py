@@ -66,7 +66,10 @@ def record_known_masks(
         return
 
     def is_unrecorded(key: str) -> bool:
-        return find_result(dataset.store, key) is None
+        if find_result(dataset.store, key) is not None:
+            return False
+        # A cell that went is no finished work: it is drawn again, which brings it back.
+        return dataset.store.object_size(known[key].object_id) == known[key].num_bytes
 
     asked = zip(known, in_parallel(is_unrecorded, known, num_threads=_NUM_THREADS), strict=True)
     unrecorded = {key: known[key] for key, is_missing in asked if is_missing}

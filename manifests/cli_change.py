@@ -60,9 +60,8 @@ def branch(
         text = f"deleted branch {name}, which was at {was[:12]}; '{name}@{{1}}' still names it"
         show({"deleted": name, "commit_id": was}, as_json=as_json, human=lambda: say(text))
         return
-    if name is not None:
-        create_branch(opened, name, ref)
-    _show_refs("branch", Refs(opened).branches(), name, as_json=as_json)
+    made = {} if name is None else {name: create_branch(opened, name, ref)}
+    _show_refs("branch", made or Refs(opened).branches(), name, as_json=as_json)
 
 
 def tag(
@@ -76,9 +75,8 @@ def tag(
     from manifests.refs import Refs
 
     opened = open_store(store)
-    if name is not None:
-        create_tag(opened, name, ref)
-    _show_refs("tag", Refs(opened).tags(), name, as_json=as_json)
+    made = {} if name is None else {name: create_tag(opened, name, ref)}
+    _show_refs("tag", made or Refs(opened).tags(), name, as_json=as_json)
 
 
 def merge(

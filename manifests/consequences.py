@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from manifests import schemas
 from manifests.errors import ObjectDamagedError, ObjectMissingError
 
 RESTORE = "restore it from a copy"
+MOVE_ASIDE = "run 'maskmill fsck --full', which moves it aside, then "
+"""Left in its place, a damaged object would be taken for work that is done."""
 _AFTER_THE_FACT = f"; {RESTORE}"
 _MASKS = schemas.masks_layer("")
 
@@ -132,7 +134,8 @@ def telling(
             text or loss.sentence(how_lost(error, loss.object_id), who)
         ) from error
     except ObjectDamagedError as error:
-        raise ObjectDamagedError(loss.sentence(how_lost(error, loss.object_id), who)) from error
+        first = replace(loss, remedy=f"{MOVE_ASIDE}{loss.remedy}")
+        raise ObjectDamagedError(first.sentence(how_lost(error, loss.object_id), who)) from error
 
 
 def listed(names: Sequence[str], *, limit: int = 4) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from manifests import layout
 from manifests.byte_progress import ByteListener, Silence
+from manifests.consequences import MOVE_ASIDE
 from manifests.errors import ObjectDamagedError
 from manifests.findings import MISSING, QUARANTINED_KINDS, Finding
 from manifests.fsck_explain import explain
@@ -89,8 +90,8 @@ def fsck(
         )
         flaws += stale_cells(stock, heads)
     findings = [*marker, *explain(flaws, stock, heads, logs)]
-    if options.quarantine:
-        findings = [_quarantined(store, finding) for finding in findings]
+    settle = _quarantined if options.quarantine else _left
+    findings = [settle(store, finding) for finding in findings]
     sizes = {cell.object_id: cell.num_bytes for cell in stock.cells}
     return FsckReport(
         store=store.url,
@@ -144,6 +145,13 @@ def _quarantined(store: Store, finding: Finding) -> Finding:
         commits=finding.commits,
     )  # fmt: skip
     return replace(finding, quarantine=move_aside(store, note))
+
+
+def _left(store: Store, finding: Finding) -> Finding:
+    """Without being moved, a damaged object is not made again by its step."""
+    if finding.kind not in QUARANTINED_KINDS:
+        return finding
+    return replace(finding, remedy=f"{MOVE_ASIDE}{finding.remedy}")
 
 
 def _with_notes(store: Store, findings: Sequence[Finding]) -> Iterator[Finding]:

@@ -114,7 +114,8 @@ class _Explainer:
             return _TABLES[uses.role](object_id)
         cells = (flaw.cell,) if flaw.cell else uses.cells
         loss = cell_lost(shard=cells[0].shard, layer=cells[0].layer, object_id=object_id)
-        more = f" (and {len(cells) - 1} more cells)" if len(cells) > 1 else ""
+        others = len(cells) - 1
+        more = f" (and {others:,} more cell{'s' if others > 1 else ''})" if others else ""
         remedy = self._make_again(object_id, cells[0].layer, uses)
         return replace(loss, what=f"{loss.what}{more}", remedy=remedy)
 
@@ -190,10 +191,10 @@ class _Explainer:
                 continue
             log = next((log for log in self._logs if log.label == ref), None)
             if log and log.folder == layout.HEADS:
+                there = "" if ref == "main" else f" --branch {ref}"
                 return (
-                    f"{RESTORE}, or put {ref} back to {newest[:12]}, the newest commit that can be "
-                    f"read, with 'maskmill branch --delete {ref}' and 'maskmill branch {ref} "
-                    f"{newest[:12]}'"
+                    f"{RESTORE}, or put {ref} back to the newest commit that can be read with "
+                    f"'maskmill reset {newest[:12]}{there}'"
                 )
             return f"{RESTORE}, or use {newest[:12]}, the newest commit behind it that can be read"
         return RESTORE

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from dataclasses import dataclass, field, replace
 
 from manifests import schemas
 from manifests.ancestry import is_ancestor
+from manifests.commit import Commit
 from manifests.dataset import Dataset
-from manifests.errors import CommitError, RefError
+from manifests.errors import CommitError, ObjectDamagedError, ObjectMissingError, RefError
 from manifests.merge_drafts import MergeDraft, draft_merge, draft_revert
 from manifests.pins import check_there, pinned
 from manifests.refs import Refs
@@ -109,26 +111,55 @@ def revert(
 def reset(store: Store, branch: str, ref: str) -> MergeResult:
     """Puts a branch at another commit, as a new entry of its log; `branch@{1}` is where it was.
 
+    It is also the way out of a commit that cannot be read any more.
+
     Raises:
         RefError: no such ref or branch.
         CommitError: the commit would bring back images that were taken down.
         CommitConflictError: the branch moved meanwhile.
     """
-    writer = Writer(store, branch)
     commit_id = Refs(store).resolve(ref)
+    try:
+        writer = Writer(store, branch)
+    except (ObjectMissingError, ObjectDamagedError):
+        return _leave_unreadable(store, branch, commit_id)
     if commit_id == writer.dataset.commit_id:
         return MergeResult(commit_id=commit_id, outcome="up_to_date")
-    target = Dataset(store, commit_id)
-    known = Removals.load(store, writer.dataset.commit)
-    back = set(known.shards) & set(target.manifest.shards())
-    if back:
-        why = known.explain(sorted(back)[0])
-        raise CommitError(
-            f"commit {commit_id[:12]} still has images that were taken down, and a reset would "
-            f"bring them back: {why}; reset to a later commit, or revert the takedown first"
-        )
+    _check_brings_nothing_back(
+        Dataset(store, commit_id), Removals.load(store, writer.dataset.commit)
+    )
     writer.move_to(commit_id, reason="reset")
     return MergeResult(commit_id=commit_id, outcome="reset")
+
+
+def _leave_unreadable(store: Store, branch: str, commit_id: str) -> MergeResult:
+    """Moves a branch whose commit cannot be read."""
+    refs = Refs(store)
+    entry = refs.head(branch)
+    _check_brings_nothing_back(Dataset(store, commit_id), _last_known_takedowns(store, branch))
+    with pinned(store, commit_id):
+        check_complete(store, commit_id)
+        refs.advance(branch, expected=entry, commit=commit_id, reason="reset")
+    return MergeResult(commit_id=commit_id, outcome="reset")
+
+
+def _last_known_takedowns(store: Store, branch: str) -> Removals:
+    """Those of the newest commit in a branch's log that can be read."""
+    for entry in reversed(Refs(store).history(branch)):
+        if entry.commit:
+            with contextlib.suppress(ObjectMissingError, ObjectDamagedError):
+                return Removals.load(store, Commit.load(store, entry.commit))
+    return Removals()
+
+
+def _check_brings_nothing_back(target: Dataset, known: Removals) -> None:
+    back = set(known.shards) & set(target.manifest.shards())
+    if back:
+        raise CommitError(
+            f"commit {target.commit_id[:12]} still has images that were taken down, and a reset "
+            f"would bring them back: {known.explain(sorted(back)[0])}; reset to a later commit, or "
+            "revert the takedown first"
+        )
 
 
 def create_branch(store: Store, branch: str, ref: str) -> str:
@@ -177,7 +208,10 @@ def check_complete(store: Store, commit_id: str) -> None:
 
 
 def _is_named(refs: Refs, commit_id: str) -> bool:
-    return commit_id in {*refs.branches().values(), *refs.tags().values()}
+    try:
+        return commit_id in {*refs.branches().values(), *refs.tags().values()}
+    except ObjectDamagedError:  # of another ref; a new branch may be the way out
+        return False
 
 
 def _result(commit_id: str, outcome: str, made: MergeDraft) -> MergeResult:

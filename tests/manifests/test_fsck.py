@@ -30,7 +30,7 @@ from tests.manifests.damage import (
 _MASKS = schemas.masks_layer("mobile_sam")
 _LABEL = r"run 'maskmill label mobile_sam' to draw it again"
 _INGEST = r"restore it from a copy, or run 'maskmill branch repair .{12}' and repeat the ingest of"
-_GO_BACK = r"put main back to .{12}, the newest commit that can be read"
+_GO_BACK = r"put main back to the newest commit that can be read with 'maskmill reset .{12}'"
 EXPECTED = {
     schemas.IMAGES: rf"shard .{{12}} of images .*: main and tag v1 cannot be labelled.*{_INGEST}",
     schemas.IMAGE_INDEX: rf"shard .{{12}} of image_index .*: main and tag v1 cannot be.*{_INGEST}",
@@ -185,7 +185,7 @@ class TestWhatIsLookedAt:
         builder.store.remove(layout.object_path(one.object_id))
         [finding] = look(builder.store, ref=dataset.commit_id).findings
         assert len(finding.cells) == 2
-        assert_says(r"of verdicts \(and 1 more cells\) is missing", finding)
+        assert_says(r"of verdicts \(and 1 more cell\) is missing", finding)
 
     def test_an_object_that_the_store_cannot_read_is_no_damage(self, tmp_path: Path) -> None:
         whole = make_whole_store(str(tmp_path / "store"))
