@@ -69,8 +69,8 @@ def _print_gold(categories: tuple[CategoryStatus, ...]) -> None:
     some = [f"{row.category} {row.num_gold:,}" for row in categories if row.num_gold]
     if some:
         fewest = some[:_MOST_CATEGORIES]
-        more = " ..., see --json" if len(some) > len(fewest) else ""
-        say(indented("fewest: " + ", ".join(fewest) + more))
+        others = " ..., see --json" if len(some) > len(fewest) else ""
+        say(indented("fewest: " + ", ".join(fewest) + others))
 
 
 def _count(count: int, noun: str, plural: str = "s") -> str:

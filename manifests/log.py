@@ -68,7 +68,7 @@ def log(store: Store, refs: Sequence[str], options: LogOptions) -> Iterator[LogE
     known = [branch for branch, head in branches.items() if head in tips.values()]
     reader = CommitReader(store, branches=known)
     order = in_order(reader, list(tips.values()), in_lines=options.in_lines)
-    entries = (
+    entries: Iterator[LogEntry] = (
         LogEntry(commit_id=id_, commit=commit, parents=commit.parents, refs=at.get(id_, ()))
         for id_, commit in order
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
@@ -38,7 +38,7 @@ _Value = TypeVar("_Value")
 DEFAULT_MEMORY = "768MB"
 _MEMORY = re.compile(r"[1-9][0-9]*(\.[0-9]+)?\s*[KMGT]i?B", re.IGNORECASE)
 # A store that is far away is waited for: more requests at once, not more work.
-_FAR_AWAY = {"threads": 16, "async_threads": 32}
+_FAR_AWAY: Mapping[str, int] = {"threads": 16, "async_threads": 32}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,7 +149,7 @@ class SqlSession:
     # -- connection ------------------------------------------------------------------------------
 
     def _connect(self) -> Any:  # Any: duckdb has no types
-        config = {
+        config: dict[str, str | bool | int | float | list[str]] = {
             "memory_limit": self._memory,
             "temp_directory": self._folder.name,
             "autoinstall_known_extensions": False,
@@ -160,7 +160,7 @@ class SqlSession:
             "disabled_optimizers": "late_materialization",
         }
         if self.dataset.store.protocol not in ("file", "memory"):
-            config |= _FAR_AWAY
+            config.update(_FAR_AWAY)
         connection = duckdb.connect(":memory:", config=config)
         connection.register_filesystem(self._files)
         if shards := self.dataset.manifest.shards():

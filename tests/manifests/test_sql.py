@@ -7,7 +7,9 @@ import json
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from manifests.dataset import Dataset, init
 from manifests.errors import InputError, ObjectDamagedError, ObjectMissingError
 from manifests.manifest import Manifest
 from manifests.sql import SqlSession
+from manifests.sql_files import CellFiles, cell_url
 from manifests.sql_output import json_rows, write_csv, write_parquet
 from manifests.sql_tables import TableNames
 from manifests.store import Store
@@ -118,6 +121,8 @@ def test_shards_sort_as_ingested_and_the_same_cell_counts_for_each_shard(
     [row] = ask(dataset, f"from boxes where shard = '{second}'")
     [same] = ask(dataset, f"from boxes where starts_with(shard::varchar, '{second[:12]}')")
     assert row == same
+    top = f"select annotation_id from boxes where shard = '{second}' order by row desc limit 1"  # noqa: S608
+    assert ask(dataset, top) == [{"annotation_id": row["annotation_id"]}]
     assert row["image_id"] == dataset.table(second, "boxes")["image_id"][0].as_py()
 
 
@@ -215,6 +220,18 @@ def test_only_the_columns_that_are_asked_for_are_read(tmp_path: Path) -> None:
     assert store.num_bytes < 200_000
     ask(dataset, "select sum(octet_length(big)) from signals")
     assert store.num_bytes > 2_000_000
+
+
+def test_threads_that_share_a_file_do_not_move_each_other(dataset: Dataset) -> None:
+    cell = dataset.manifest.of_layer("boxes")[0]
+    data = dataset.store.get_bytes(cell.object_id)
+    file = CellFiles(dataset.store, [cell], who="a test").open(cell_url(cell.object_id))
+    file.seek(4)
+    with ThreadPoolExecutor(1) as threads:
+        threads.submit(file.seek, 50).result()
+        assert file.read(8) == data[4:12]
+        assert threads.submit(file.read, 8).result() == data[50:58]
+    assert file.tell() == 12
 
 
 # -- what is refused -----------------------------------------------------------------------------
@@ -396,8 +413,10 @@ def test_ctrl_c_ends_a_query(dataset: Dataset) -> None:
         result = session.query(endless)
         timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
         timer.start()
+        began = time.monotonic()
         with pytest.raises(KeyboardInterrupt):
             result.head(1)
+    assert time.monotonic() - began < 20  # the session ends when its query does
 
 
 # -- damage --------------------------------------------------------------------------------------
