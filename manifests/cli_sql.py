@@ -27,10 +27,11 @@ def show_tables(session: SqlSession, *, as_json: bool) -> None:
     commit_id = session.dataset.commit_id
 
     def human() -> None:
-        say(f"tables of {commit_id[:12]}; each begins with shard and row, which join them")
+        say(f"tables of {commit_id[:12]}; shard and row join those of layers")
         for table in tables:
             layer = f"   layer {table.layer}" if table.layer else ""
-            say(f"\n{table.table}   {table.num_rows:,} rows{layer}")
+            rows = "" if table.num_rows is None else f"   {_rows(table.num_rows)}"
+            say(f"\n{table.table}{rows}{layer}")
             say(_wrapped([f"{column.name} {_short_type(column)}" for column in table.columns]))
 
     show({"commit_id": commit_id, "tables": tables}, as_json=as_json, human=human)

@@ -23,7 +23,7 @@ from manifests.dataset import Dataset
 from manifests.errors import InputError
 from manifests.sql_errors import UnknownTableError, explanation, only_select
 from manifests.sql_files import PROTOCOL, CellFiles, cell_url
-from manifests.sql_history import TABLES
+from manifests.sql_history import SCHEMAS, TABLES
 from manifests.sql_result import Column, SqlResult
 from manifests.sql_tables import (
     ANNOTATIONS,
@@ -43,11 +43,14 @@ _FAR_AWAY: Mapping[str, int] = {"threads": 16, "async_threads": 32}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableInfo:
-    """A table that can be asked; `layer` is None for those that are no layer."""
+    """A table that can be asked; `layer` is None for those that are no layer.
+
+    `num_rows` is None where counting would mean to read the history.
+    """
 
     table: str
     layer: str | None
-    num_rows: int
+    num_rows: int | None
     columns: tuple[Column, ...]
 
 
@@ -107,10 +110,7 @@ class SqlSession:
         found = [self._info(*entry) for entry in named]
         if boxes:
             found.append(self._info(ANNOTATIONS, None, boxes))
-        for table in RESERVED[1:]:
-            [[count]] = self.query(f"SELECT count(*) AS n FROM {table}").head(1).columns  # noqa: S608
-            found.append(self._info(table, None, count.as_py()))
-        return tuple(found)
+        return (*found, *map(self._declared, SCHEMAS))
 
     def query(self, text: str) -> SqlResult:
         """A query's result, not computed yet.
@@ -176,6 +176,13 @@ class SqlSession:
     def _info(self, table: str, layer: str | None, num_rows: int) -> TableInfo:
         columns = self.query(f"FROM {table}").columns
         return TableInfo(table=table, layer=layer, num_rows=num_rows, columns=columns)
+
+    def _declared(self, table: str) -> TableInfo:
+        """A table that is no layer, without reading a long history for it."""
+        empty = SCHEMAS[table].empty_table()
+        relation = self.run(lambda: self._connection.from_arrow(empty))
+        columns = SqlResult(relation, self.run).columns
+        return TableInfo(table=table, layer=None, num_rows=None, columns=columns)
 
     def _make(self, table: str) -> None:
         """Makes the view that a query names.

@@ -12,6 +12,7 @@ from manifests.commit_reader import CommitReader
 from manifests.dataset import Dataset
 from manifests.digest import canonical_json
 from manifests.log import in_order
+from manifests.manifest import SCHEMA as MANIFEST_SCHEMA
 from manifests.refs import Refs
 from manifests.removed import Removals
 from manifests.schemas import REMOVED_SCHEMA
@@ -77,3 +78,10 @@ TABLES: Mapping[str, Callable[[Dataset], pa.Table]] = {
     "removed": _removed,
 }
 """Name -> what makes the table."""
+
+SCHEMAS: Mapping[str, pa.Schema] = {
+    "manifest": MANIFEST_SCHEMA,
+    "commits": _COMMITS_SCHEMA,
+    "removed": REMOVED_SCHEMA,
+}
+"""Name -> its columns, the same keys as TABLES."""

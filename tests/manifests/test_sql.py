@@ -408,7 +408,7 @@ def test_a_query_that_needs_too_much_memory_says_so(dataset: Dataset) -> None:
 
 
 def test_ctrl_c_ends_a_query(dataset: Dataset) -> None:
-    endless = "select count(*) from range(1000000000) a, range(100) b where a.range % 7 = b.range"
+    endless = "select count(*) from range(100000000000) a, range(9) b where a.range % 7 = b.range"
     with SqlSession(dataset) as session:
         result = session.query(endless)
         timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
