@@ -16,23 +16,19 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import statistics
 import subprocess
 import sys
-import tempfile
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from measured import drop_from_cache, linked_copy, run_measured
 from rich.console import Console
 from rich.table import Table
 
 _MASKMILL = [str(Path(sys.executable).with_name("maskmill"))]
 _GENERATOR = [sys.executable, str(Path(__file__).with_name("synthetic_store.py"))]
-_BYTECODE = str(Path(tempfile.gettempdir()) / f"maskmill-bench-bytecode-{os.getuid()}")
 _LIMIT_S, _LIMIT_MIB = 10.0, 1024.0
 _NEW_IMAGES = 0.01
 _LONG_HISTORY = 1000
@@ -156,7 +152,7 @@ class Bench:
         for repeat in range(self.repeats):
             operation.before(repeat)
             if self.cold:
-                _drop_from_cache(self.store)
+                drop_from_cache(self.store)
             runs.append(run_measured(operation.command(repeat)))
         return Figures(
             name=operation.name,
@@ -251,57 +247,6 @@ def _policy(repeat: int) -> list[str]:
     return ["--set", bound, "--branch", f"bench-filter-{repeat}"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Run:
-    """One process: seconds on the wall and on all cores together, and its peak memory."""
-
-    seconds: float
-    cpu_seconds: float
-    peak_mib: float
-
-
-def run_measured(command: Sequence[str], *, folder: Path | None = None) -> Run:
-    """Runs a command, in a folder, and measures it. A peak is at least this process's own 30 MiB.
-
-    Raises:
-        RuntimeError: it failed; its output is in the message.
-    """
-    with tempfile.TemporaryFile() as output:
-        start = time.perf_counter()
-        process = subprocess.Popen(
-            command, cwd=folder, env=_environment(), stdout=output, stderr=subprocess.STDOUT
-        )
-        _, status, usage = os.wait4(process.pid, 0)
-        seconds = time.perf_counter() - start
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
-            output.seek(0)
-            tail = output.read()[-2000:].decode(errors="replace")
-            raise RuntimeError(f"{' '.join(command)[:300]} failed: {tail}")
-    return Run(
-        seconds=seconds,
-        cpu_seconds=usage.ru_utime + usage.ru_stime,
-        peak_mib=usage.ru_maxrss / 1024,
-    )
-
-
-@contextmanager
-def linked_copy(store: Path) -> Iterator[Path]:
-    """A copy beside the store whose files are hard links: nothing in a store is ever rewritten."""
-    folder = Path(tempfile.mkdtemp(prefix=f"{store.name}-bench-", dir=store.parent))
-    try:
-        shutil.copytree(store, folder / "store", copy_function=os.link)
-        yield folder / "store"
-    finally:
-        shutil.rmtree(folder)
-
-
-def _environment() -> dict[str, str]:
-    """Without bytecode, compiling what is imported would be most of a short command's time."""
-    kept = {name: text for name, text in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    return kept | {"PYTHONPYCACHEPREFIX": _BYTECODE}
-
-
 def _has_command(name: str) -> bool:
     asked = subprocess.run([*_MASKMILL, name, "--help"], capture_output=True, check=False)
     return asked.returncode != _NO_SUCH_COMMAND
@@ -310,16 +255,6 @@ def _has_command(name: str) -> bool:
 def _do(command: Sequence[str]) -> str:
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return done.stdout
-
-
-def _drop_from_cache(store: Path) -> None:
-    for folder, _, names in os.walk(store):
-        for name in names:
-            file = os.open(os.path.join(folder, name), os.O_RDONLY)
-            try:
-                os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
-            finally:
-                os.close(file)
 
 
 def print_figures(figures: Sequence[Figures], title: str) -> None:

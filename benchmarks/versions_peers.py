@@ -22,6 +22,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from measured import Run, linked_copy, run_measured
 from rich.console import Console
 from rich.table import Table
 from versions import (
@@ -35,9 +36,6 @@ from versions import (
     REFILTER,
     STATS,
     Bench,
-    Run,
-    linked_copy,
-    run_measured,
 )
 
 FIRST = "first import of all data"
@@ -84,6 +82,17 @@ class Exported:
     verdicts: tuple[Path, ...]
     new: Path
 
+
+NOTES = """\
+DVC compares files: its diff names the 600 that changed, and nothing in it looks into them. Its
+bytes are those of the files alone.
+Lance compares rows: its delta takes every row of a replaced column for updated, so `diff after the
+re-filter` is a script that reads both versions' columns in step and counts flips of `keep`, without
+reasons, teachers, boxes or images. New rows come from the delta. The re-filter is a function over
+batches with the same rules, human masks aside. Images are not in the dataset.
+maskmill's bytes are the verdicts, and more than twice as much for records of finished work, which
+hold each shard's ledger.
+"""
 
 Answers = dict[str, list[Run] | str]
 """Row -> its runs, or a sentence why there are none, or another figure."""
@@ -242,6 +251,7 @@ def print_answers(columns: dict[str, Answers], title: str) -> None:
     for row in ROWS:
         table.add_row(row, *(_shown(answers.get(row, "none")) for answers in columns.values()))
     Console(width=120).print(table)
+    print(NOTES)
 
 
 def _shown(answer: list[Run] | str) -> str:
