@@ -16,6 +16,7 @@ from manifests.console import (
     EXIT_CODES,
     BranchOption,
     JsonOption,
+    MessageOption,
     RefOption,
     StoreOption,
     examples,
@@ -40,9 +41,6 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-MessageOption = Annotated[
-    str, typer.Option("--message", "-m", metavar="TEXT", help="Of the commit; empty: made up.")
-]
 RayOption = Annotated[
     str,
     typer.Option(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from manifests import cli_change, cli_query, cli_transfer
+from manifests import cli_change, cli_delete, cli_query, cli_transfer
 from manifests.console import (
     JsonOption,
     RefOption,
@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 
 def mount(app: typer.Typer, *names: str) -> None:
     """Adds these commands to the root command line, in this order."""
-    known = {**_COMMANDS, **cli_query.COMMANDS, **cli_change.COMMANDS, **cli_transfer.COMMANDS}
+    known = dict(_COMMANDS)
+    for module in (cli_query, cli_change, cli_delete, cli_transfer):
+        known |= module.COMMANDS
     for name in names:
         command, epilog = known[name]
         app.command(name, epilog=epilog)(command)

@@ -144,8 +144,8 @@ def show_commit(
     """One commit: all that is needed to make it again, what it holds, and its ledger."""
     from manifests import cli_show
     from manifests.cli import open_store
-    from manifests.dataset import Dataset
     from manifests.commit_details import commit_details
+    from manifests.dataset import Dataset
     from manifests.rejects import rejects as find_rejects
 
     dataset = Dataset.open(open_store(store), ref)

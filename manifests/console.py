@@ -54,6 +54,11 @@ JsonOption = Annotated[
 ]
 
 
+MessageOption = Annotated[
+    str, typer.Option("--message", "-m", metavar="TEXT", help="Of the commit; empty: made up.")
+]
+
+
 def open_store(store: str) -> Store:
     """The store at an address; raises StoreError, saying to run init, if there is none."""
     from manifests.store import Store

@@ -10,7 +10,7 @@ from manifests import schemas
 from manifests.dataset import Dataset
 from manifests.errors import InputError
 
-_FEW = 5
+_FEW, _ID_DIGITS = 5, 32
 _COLUMNS = ["image_id", "file_name", "source_image_id", "origins"]
 _Row = Mapping[str, Any]  # Any: one value of each of _COLUMNS
 
@@ -50,6 +50,8 @@ class _Search:
 
     def __init__(self, wanted: Wanted) -> None:
         self._ids, self._files = wanted.image_ids, set(wanted.file_names)
+        self._whole = {text for text in wanted.image_ids if len(text) == _ID_DIGITS}
+        self._beginnings = [text for text in wanted.image_ids if text not in self._whole]
         self._sources = set(wanted.source_image_ids)
         self._hits: dict[str, set[str]] = {}  # word -> image ids
         self.found: dict[str, list[str]] = {}
@@ -58,7 +60,8 @@ class _Search:
         """Adds a shard's matches."""
         for row in rows:
             image_id = str(row["image_id"])
-            words = [f"id {text}" for text in self._ids if image_id.startswith(text)]
+            words = [f"id {text}" for text in self._beginnings if image_id.startswith(text)]
+            words += [f"id {image_id}"] if image_id in self._whole else []
             words += [f"file {name}" for name in self._names(row) & self._files]
             words += [f"source id {name}" for name in self._origin(row) & self._sources]
             for word in words:
