@@ -112,6 +112,9 @@ def test_shards_sort_as_ingested_and_the_same_cell_counts_for_each_shard(
         builder.box("shoe", _BOX)
         builder.shard()
     dataset = builder.commit()
+    first = ask(dataset, "from annotations order by shard limit 1")
+    # This LIMIT ends the scan of boxes before that of the others.
+    assert ask(dataset, "from annotations limit 1") == first
     cells = dataset.manifest.of_layer(schemas.VERDICTS)
     assert len({cell.object_id for cell in cells}) == 1
     rows = ask(dataset, "select shard, count(*) n from verdicts group by 1 order by 1")
@@ -138,7 +141,6 @@ def test_annotations_have_the_signals_of_the_chosen_mask(dataset: Dataset) -> No
     assert [row["category"] for row in rows] == ["shoe", "hat", "shoe", "shoe", "bag"]
     assert list(rows[0])[:3] == ["shard", "row", "annotation_id"]
     assert "box_score" in rows[0]
-    # A LIMIT ends the scan of boxes before that of the others.
     assert ask(dataset, "from annotations limit 2") == rows[:2]
     assert ask(dataset, "select count(*) n from annotations where keep") == [{"n": 3}]
     assert ask(dataset, "select annotation_id from annotations limit 1 offset 4") == [
