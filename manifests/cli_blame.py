@@ -56,7 +56,7 @@ def _print_maker(mask: MaskBlame) -> None:
             say(indented(f"settings {json.dumps(settings, sort_keys=True)}"))
     say(indented("code " + ", ".join(f"{name} {v}" for name, v in sorted(mask.drawn.code.items()))))
     if mask.signals:
-        say(indented(", ".join(f"{name} {value:.5g}" for name, value in mask.signals.items())))
+        say(indented(", ".join(f"{name} {_number(n)}" for name, n in mask.signals.items())))
 
 
 def _print_verdict(verdict: VerdictBlame) -> None:
@@ -82,3 +82,7 @@ def _step(step: Step) -> str:
 
 def _short(steps: Iterable[Step]) -> str:
     return ", ".join(f"{step.commit_id[:12]} ({step.operation})" for step in steps)
+
+
+def _number(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:.5g}"
