@@ -1,4 +1,4 @@
-"""Why a shard's images are gone, if they were taken down: asked when they turn out to be missing."""
+"""Why the images of a shard are gone, if they were taken down: asked when they are missing."""
 
 from __future__ import annotations
 
