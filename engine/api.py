@@ -12,6 +12,7 @@
     api.filter_masks(store, api.FilterConfig(policy=api.Policy.load("default")))
     api.tag(store, "release-1")
     api.export(api.show(store, "release-1"), "out/", format="coco")
+    print(api.diff(api.show(store, "release-1~1"), api.show(store, "release-1")))
 
 Every step commits and returns the commit's id, or raises NothingToCommitError, which carries the
 id of the commit that has its outcome already. Importing this imports neither torch nor ray.
@@ -21,6 +22,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from engine.again import ReproduceConfig
+from engine.diff_page import DiffPageOptions, DiffPageSummary, write_diff_page
 from engine.driver import DriverConfig, JobProgress
 from engine.filter import FilterConfig, filter_masks
 from engine.ingest import ingest
@@ -36,10 +39,15 @@ from engine.label import LabelConfig, label
 from engine.policy import Policy
 from engine.pool import PoolConfig
 from engine.report import ReportOptions, ReportSummary, write_report
+from engine.reproduce import Reproduction, reproduce
 from engine.roster import TeacherStatus, teachers
 from engine.run import Listener, RunResult, StepResult, run
 from engine.sources.protocol import SourceConfig
+from manifests.blame import Blame, blame
+from manifests.checkout import CheckoutOptions, CheckoutSummary, checkout
 from manifests.dataset import DEFAULT_BRANCH, Dataset, init
+from manifests.diff import DiffOptions, diff
+from manifests.diff_result import DatasetDiff
 from manifests.errors import (
     CommitConflictError,
     CommitError,
@@ -48,9 +56,11 @@ from manifests.errors import (
     JobError,
     JobInterruptedError,
     MaskmillError,
+    MergeConflictError,
     NothingToCommitError,
     ObjectDamagedError,
     ObjectMissingError,
+    OutcomeDiffersError,
     RefError,
     SourceSyntaxError,
     StoreError,
@@ -58,11 +68,20 @@ from manifests.errors import (
 )
 from manifests.export import export
 from manifests.export_plan import ExportOptions, ExportSummary
+from manifests.find_images import Wanted, find_images
+from manifests.fsck import FsckOptions, FsckReport, fsck
+from manifests.gc import GcOptions, GcResult, collect_garbage
 from manifests.history import HistoryEntry, history
+from manifests.merge import MergeResult, create_branch, create_tag, merge_into, reset, revert
 from manifests.refs import Refs
 from manifests.rejects import rejects
+from manifests.sql import SqlSession
 from manifests.stats import DatasetStats, LayerStats, stats
+from manifests.status import Status, status
 from manifests.store import Store
+from manifests.takedown import Takedown, take_down
+from manifests.three_way import Settlement
+from manifests.transfer import TransferOptions, TransferSummary, clone, pull, push
 from teachers.weights import WeightsStatus
 from teachers.weights import fetch as fetch_weights
 from teachers.weights import listing as weights
@@ -78,13 +97,22 @@ __all__ = [
     # looking and naming
     "Store", "Dataset", "show", "log", "HistoryEntry", "rejects", "stats", "DatasetStats",
     "LayerStats", "tag", "tags", "branch", "branches", "report", "ReportOptions", "ReportSummary",
+    "blame", "Blame", "status", "Status", "diff", "DatasetDiff", "DiffOptions", "write_diff_page",
+    "DiffPageOptions", "DiffPageSummary", "SqlSession",
+    # changing and moving
+    "merge_into", "revert", "reset", "MergeResult", "Settlement", "find_images", "Wanted",
+    "take_down", "Takedown", "clone", "push", "pull", "TransferOptions", "TransferSummary",
+    "checkout", "CheckoutOptions", "CheckoutSummary",
+    # trusting
+    "fsck", "FsckOptions", "FsckReport", "collect_garbage", "GcOptions", "GcResult", "reproduce",
+    "Reproduction", "ReproduceConfig",
     # teachers
     "teachers", "TeacherStatus", "weights", "WeightsStatus", "fetch_weights",
     # errors
     "MaskmillError", "InputError", "SourceSyntaxError", "StoreError", "ObjectDamagedError",
     "ObjectMissingError", "RefError", "CommitError", "CommitConflictError",
-    "CommitStateUnknownError", "NothingToCommitError", "WeightsError", "JobError",
-    "JobInterruptedError",
+    "CommitStateUnknownError", "NothingToCommitError", "MergeConflictError", "WeightsError",
+    "JobError", "JobInterruptedError", "OutcomeDiffersError",
 ]  # fmt: skip
 
 
@@ -99,11 +127,8 @@ def log(store: Store, ref: str = DEFAULT_BRANCH) -> list[HistoryEntry]:
 
 
 def tag(store: Store, name: str, ref: str = DEFAULT_BRANCH) -> str:
-    """Names a commit for ever; returns its id. Raises RefError if the tag exists."""
-    refs = Refs(store)
-    commit_id = refs.resolve(ref)
-    refs.create_tag(name, commit_id)
-    return commit_id
+    """Names a commit for ever; returns its id. Raises as `manifests.merge.create_tag`."""
+    return create_tag(store, name, ref)
 
 
 def tags(store: Store) -> dict[str, str]:
@@ -112,11 +137,8 @@ def tags(store: Store) -> dict[str, str]:
 
 
 def branch(store: Store, name: str, ref: str = DEFAULT_BRANCH) -> str:
-    """Starts a branch; returns the commit id it is at. Raises RefError if it exists."""
-    refs = Refs(store)
-    commit_id = refs.resolve(ref)
-    refs.create_branch(name, commit_id)
-    return commit_id
+    """Starts a branch; returns the commit id it is at. Raises as `create_branch`."""
+    return create_branch(store, name, ref)
 
 
 def branches(store: Store) -> dict[str, str]:

@@ -10,6 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from engine import cli_diff, cli_fsck, cli_reproduce, cli_teachers
+from engine.cli_pool import (
+    CpusOption,
+    GpusOption,
+    InlineOption,
+    RayOption,
+    WorkersOption,
+    pool_for,
+)
 from manifests import cli as manifests_cli
 from manifests.cli import print_export, print_ledgers
 from manifests.console import (
@@ -28,9 +36,7 @@ from manifests.console import (
 )
 
 if TYPE_CHECKING:
-    from engine.pool import PoolConfig
     from engine.run import StepResult
-    from manifests.store import Store
 
 app = typer.Typer(
     name="maskmill",
@@ -40,26 +46,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-
-RayOption = Annotated[
-    str,
-    typer.Option(
-        "--ray-address",
-        envvar="MASKMILL_RAY_ADDRESS",
-        metavar="ADDRESS",
-        help="An existing cluster: auto, host:port or ray://host:port. Empty: a local Ray.",
-    ),
-]
-WorkersOption = Annotated[
-    int, typer.Option(min=0, help="Workers; 0: as many as the cluster holds.")
-]
-CpusOption = Annotated[
-    int, typer.Option(min=0, help="CPUs, and threads, of each worker; 0: automatic.")
-]
-GpusOption = Annotated[float, typer.Option(min=0, help="GPUs of each worker.")]
-InlineOption = Annotated[
-    bool, typer.Option("--inline", help="No Ray: work in this process (debugging, memory://).")
-]
 
 
 @app.callback()
@@ -129,7 +115,7 @@ def ingest(
         ),
         policy=from_mapping(ImagePolicy, rules, where="--policy"),
         branch=branch, message=message, shard_images=shard_images,
-        pool=_pool(opened, inline, ray_address=ray_address, workers=workers),
+        pool=pool_for(opened, inline=inline, ray_address=ray_address, workers=workers),
     )  # fmt: skip
     with ProgressListener(is_quiet=as_json) as listener:
         result = run_ingest(opened, config, listener)
@@ -178,8 +164,8 @@ def label(
     opened = open_store(store)
     options = with_overrides({}, option or [], option="--option")
     settings = LabelSettings(teacher=teacher, config=options, fallback=fallback)
-    pool = _pool(
-        opened, inline, ray_address=ray_address, workers=workers,
+    pool = pool_for(
+        opened, inline=inline, ray_address=ray_address, workers=workers,
         cpus_per_worker=cpus_per_worker, gpus_per_worker=gpus_per_worker,
     )  # fmt: skip
     with ProgressListener(is_quiet=as_json) as listener:
@@ -333,15 +319,6 @@ def demo_photos(
 def main() -> None:
     """Entry point of the `maskmill` command."""
     run_app(app, arguments=sys.argv[1:])
-
-
-def _pool(store: Store, inline: bool, **where: Any) -> PoolConfig:  # Any: fields of PoolConfig
-    from engine.pool import PoolConfig
-
-    if store.protocol == "memory" and not inline:
-        note("a memory:// store lives in this process only, so the work is done here, without Ray")
-    is_here = inline or store.protocol == "memory"
-    return PoolConfig(executor="inline" if is_here else "ray", **where)
 
 
 def _show_step(result: StepResult, *, as_json: bool) -> None:

@@ -11,8 +11,6 @@ import time
 from types import TracebackType
 from typing import Protocol
 
-from manifests.console import note
-
 _LINE_EVERY_S = 30.0
 _SHOW_EVERY_S = 0.1
 
@@ -91,7 +89,7 @@ class ByteProgress:
             self._bar.update(self._task, completed=self._done, text=text)
             if self._bar.disable and now - self._line_written >= _LINE_EVERY_S:
                 self._line_written = now
-                note(f"{self._name}: {text}")
+                sys.stderr.write(f"{self._name}: {text}\n")
 
     def _text(self, now: float) -> str:
         if not self._in_bytes:

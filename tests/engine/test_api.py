@@ -20,6 +20,7 @@ def test_all_names_every_public_member_once() -> None:
         if not name.startswith("_") and not isinstance(member, ModuleType)
     }
     public -= {"annotations", "Path", "DEFAULT_BRANCH", "Refs", "history", "write_report"}
+    public -= {"create_branch", "create_tag"}
     assert set(api.__all__) == public
     assert len(api.__all__) == len(set(api.__all__))
 
@@ -63,6 +64,32 @@ def test_the_whole_chain_in_python(photos: Any, tmp_path: Path) -> None:
     assert api.export(dataset, str(tmp_path / "out"), format="coco").num_annotations == 1
     assert api.report(dataset, tmp_path / "page.html").num_photos == 1
     assert api.log(store, "exp")[0].commit.operation.name == "label"
+
+
+def test_versions_in_python(photos: Any, tmp_path: Path) -> None:
+    photos.add("a.jpg", [10, 5, 20, 30], [1, 2, 3, 4])
+    photos.add("b.jpg", [10, 5, 20, 30])
+    store = api.Store(str(tmp_path / "st"))
+    api.init(store)
+    api.branch(store, "side")
+    api.ingest(store, photos.config())
+    here = api.PoolConfig(executor="inline")
+    api.label(store, api.LabelConfig(teacher="box", pool=here))
+    assert api.merge_into(store, "side", "main").outcome == "fast_forward"
+    found = api.find_images(api.show(store), api.Wanted(file_names=("b.jpg",)))
+    api.take_down(store, "main", found, reason="asked")
+    assert api.diff(api.show(store, "main~1"), api.show(store)).images.removed == 1
+    assert api.collect_garbage(store).num_taken_down == 0  # `side` still shows it
+    api.merge_into(store, "side", "main")
+    assert api.collect_garbage(store).num_taken_down == 1
+    assert api.reproduce(store, "main").is_same
+    copy = api.Store(str(tmp_path / "copy"))
+    assert api.clone(store, copy).num_withheld == 1
+    assert api.fsck(copy, api.FsckOptions(full=True)).is_sound
+    assert api.checkout(api.show(copy), tmp_path / "out", ref="main").num_images == 1
+    with api.SqlSession(api.show(copy)) as session:
+        assert session.query("select count(*) as n from boxes").head(1).to_pylist() == [{"n": 2}]
+    assert [todo.command for todo in api.status(api.show(copy)).todo] == ["maskmill filter"]
 
 
 def test_a_whole_job_in_python(photos: Any, tmp_path: Path) -> None:

@@ -22,8 +22,8 @@ from tests.engine.conftest import PhotoSet
 COMMANDS = [
     ["init"], ["ingest"], ["label"], ["filter"], ["run"], ["report"], ["export"], ["log"], ["show"],
     ["tag"], ["branch"], ["stats"], ["status"], ["blame"], ["sql"], ["merge"], ["revert"],
-    ["reset"], ["rm"], ["clone"], ["push"], ["pull"], ["checkout"], ["gc"], ["diff"], ["fsck"], ["reproduce"],
-    ["teachers"], ["weights", "list"], ["weights", "fetch"],
+    ["reset"], ["rm"], ["clone"], ["push"], ["pull"], ["checkout"], ["gc"], ["diff"], ["fsck"],
+    ["reproduce"], ["teachers"], ["weights", "list"], ["weights", "fetch"],
     ["demo-photos"],
 ]  # fmt: skip
 
