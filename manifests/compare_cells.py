@@ -9,7 +9,7 @@ from typing import Final, Literal
 from manifests import schemas
 from manifests.cells import read_cell, read_table
 from manifests.errors import ObjectDamagedError, ObjectMissingError
-from manifests.in_parallel import in_parallel
+from manifests.in_parallel import in_parallel, threads_for
 from manifests.manifest import Cell, Manifest
 from manifests.same_rows import row_difference
 from manifests.store import Store
@@ -21,7 +21,6 @@ DIFFERS: Final = "differs"
 MISSING: Final = "missing"
 EXTRA: Final = "extra"
 Fate = Literal["given", "same", "same_rows", "differs", "missing", "extra"]
-_NUM_THREADS = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +55,7 @@ def cell_fates(
     rows = dict(
         zip(
             ((old.shard, old.layer) for old, _ in moved),
-            in_parallel(difference, moved, num_threads=_NUM_THREADS),
+            in_parallel(difference, moved, num_threads=threads_for(store)),
             strict=True,
         )
     )

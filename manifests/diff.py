@@ -26,14 +26,13 @@ from manifests.diff_shards import ShardPair, shard_pairs
 from manifests.diff_sums import BOX_EVENTS, MASK_EVENTS, VERDICT_EVENTS, summed
 from manifests.diff_verdicts import verdict_events
 from manifests.errors import InputError
-from manifests.in_parallel import in_parallel
+from manifests.in_parallel import in_parallel, threads_for
 from manifests.three_way import cell_changes
 
 Progress = Callable[[int, int], None]
 """(pairs of shards done, pairs of shards to do)."""
 
 # Some columns of a shard, and arithmetic that lets go of the GIL: the store is waited for.
-_NUM_THREADS = 8
 # Masks are large: so many shards' are in memory at once.
 _NUM_MASKS_CELLS = 2
 _MASKS = schemas.masks_layer("")
@@ -94,7 +93,7 @@ def diff(
     room = Semaphore(_NUM_MASKS_CELLS)
     work = partial(_compare, a, b, layers=layers, options=options, room=room)
     # In the order of shards, whoever is ready first: sums of floats depend on their order.
-    results = in_parallel(work, pairs, num_threads=_NUM_THREADS)
+    results = in_parallel(work, pairs, num_threads=threads_for(b.store))
     for number, found in enumerate(results, start=1):
         sums.add(found.images, found.boxes, found.masks, found.verdicts)
         heap.add(found.examples)

@@ -7,9 +7,20 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
+from manifests.store import Store
+
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 _AHEAD = 4
+
+
+def threads_for(store: Store) -> int:
+    """Threads for small cells: they hide a server's answers, and only change turns on a disk.
+
+    Two of them read and compute on 10 million rows as fast as one, eight take half as long again:
+    every Arrow call on a cell of 16,000 rows lets go of the interpreter's lock and takes it back.
+    """
+    return 2 if store.protocol == "file" else 8
 
 
 def in_parallel(
