@@ -126,24 +126,31 @@ def test_a_verdict_has_the_policy_in_force_and_since_when_it_is_so(steps: Steps)
 
 def test_a_policy_that_judges_the_same_again_is_in_force(steps: Steps) -> None:
     steps.ingest({"a.jpg": ["shoe"]})
-    steps.ingest({"b.jpg": ["hat"]})
+    steps.ingest({"b.jpg": ["hat", "bag"]})
     steps.label("sam")
     first = steps.filter("loose", "sam")
-    shoe, hat = steps.ids()
-    second = _keep_first_row_only(steps, "lax")
-    verdict = asked(steps, hat).verdict
+    shoe, hat, bag = steps.ids()
+    second = _drop_last_row(steps, "lax")
+    verdict = asked(steps, bag).verdict
     assert verdict is not None
-    assert (verdict.keep, verdict.given.commit_id) == (False, second)
+    assert (verdict.keep, verdict.given.commit_id, verdict.since.commit_id) == (
+        False, second, second,
+    )  # fmt: skip
+    verdict = asked(steps, hat).verdict  # judged again, and the same
+    assert verdict is not None
+    assert (verdict.keep, verdict.given.commit_id, verdict.since.commit_id) == (
+        True, second, first,
+    )  # fmt: skip
     verdict = asked(steps, shoe).verdict  # the cell of this shard is the very same object
     assert verdict is not None
     assert (verdict.given.commit_id, verdict.since.commit_id) == (first, first)
 
 
-def _keep_first_row_only(steps: Steps, policy: str) -> str:
+def _drop_last_row(steps: Steps, policy: str) -> str:
     dataset = steps.dataset()
     shard = dataset.manifest.shards()[1]
-    rows = [row | {"keep": False, "reason": policy}
-            for row in dataset.table(shard, "verdicts").to_pylist()]  # fmt: skip
+    rows = dataset.table(shard, "verdicts").to_pylist()
+    rows[-1] |= {"keep": False, "reason": policy}
     cell = write_cell(
         steps.store, pa.Table.from_pylist(rows, schema=schemas.VERDICTS_SCHEMA),
         shard=shard, layer="verdicts",

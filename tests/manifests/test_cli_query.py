@@ -282,6 +282,7 @@ def test_show_tells_how_to_make_it_again(maskmill: Maskmill, steps: Steps) -> No
     assert body["commit_id"] == Refs(steps.store).resolve("v1~1")
     assert body["operation"]["teacher"]["name"] == "sam"
     assert [layer["layer"] for layer in body["input_cells"]] == ["boxes"]
+    assert maskmill("show", "v1~2", "--json").json["input_cells"] == []  # it made all itself
     assert body["changes"] == {"masks/sam": {"added": 1, "replaced": 0, "removed": 0}}
     assert {"weights", "commit", "setting", "package"} <= {need["kind"] for need in body["needs"]}
     assert body["parent_commits"][0]["operation"] == "ingest"
