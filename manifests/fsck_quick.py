@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import islice
@@ -86,7 +87,17 @@ def _open(store: Store, key: str) -> BinaryIO:
 
 
 def _sizes(store: Store, names: Sequence[str]) -> list[tuple[str, int | None]]:
-    return [(name, store.object_size(name)) for name in names]
+    if store.protocol != "file":
+        return [(name, store.object_size(name)) for name in names]
+    with explained(store.url, store.protocol):  # a fifth of the time, for what may be a million
+        return [(name, _local_size(f"{store.root}/{layout.object_path(name)}")) for name in names]
+
+
+def _local_size(path: str) -> int | None:
+    try:
+        return os.stat(path).st_size
+    except FileNotFoundError:
+        return None
 
 
 def _size_flaw(store: Store, object_id: str, listed: int, size: int | None) -> Flaw:

@@ -212,21 +212,23 @@ def _read_manifest(
     if isinstance(data, Flaw):
         return None, [data]
     try:
-        rows = list(_rows(data, _ALL_COLUMNS if whole else _QUICK_COLUMNS))
-    except (pa.ArrowException, ValueError, OSError, TypeError) as error:
+        table = _table(data, _ALL_COLUMNS if whole else _QUICK_COLUMNS)
+    except (pa.ArrowException, ValueError, OSError) as error:
         how = f"is not a manifest ({error})"
         return None, [Flaw(kind="no_manifest", how=how, object_id=object_id)]
-    twice = len(rows) - len({row[:2] for row in rows})
-    if twice:
-        how = f"lists {twice:,} cells twice"
-        return rows, [Flaw(kind="cell_twice", how=how, object_id=object_id)]
-    return rows, []
+    twice = table.num_rows - table.group_by(["shard", "layer"]).aggregate([]).num_rows
+    how = f"lists {twice:,} cells twice"
+    flaws = [Flaw(kind="cell_twice", how=how, object_id=object_id)] if twice else []
+    return list(_rows(table)), flaws
 
 
-def _rows(data: bytes, names: Sequence[str]) -> Iterator[Row]:
+def _table(data: bytes, names: Sequence[str]) -> pa.Table:
     schema = pa.schema([manifest_table.SCHEMA.field(name) for name in names])
-    table = parquet_to_table(data, columns=list(names)).cast(schema)
-    columns = [table[name].to_pylist() for name in names]
+    return parquet_to_table(data, columns=list(names)).cast(schema)
+
+
+def _rows(table: pa.Table) -> Iterator[Row]:
+    columns = [column.to_pylist() for column in table.columns]
     for nested in columns[len(_QUICK_COLUMNS) :]:
         nested[:] = map(tuple, nested)
     return zip(*columns, strict=True)
