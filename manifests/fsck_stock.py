@@ -30,7 +30,7 @@ Row = tuple[Any, ...]  # Any: one value of each column, nested ones as tuples
 _QUICK_COLUMNS = ("shard", "layer", "object", "rows", "bytes")
 _ALL_COLUMNS = (*_QUICK_COLUMNS, "inputs", "statistics")
 _THREADS = {"file": 4, "memory": 1}
-_THREADS_ELSEWHERE = 16
+_THREADS_ELSEWHERE = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
