@@ -42,7 +42,7 @@ def test_counts_what_counting_by_annotation_counts(
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         if tiny_batches:
             patch.setattr(paired_rle, "_BATCH_CHARS", 8)
-            patch.setattr(diff_module, "_NUM_THREADS", 1)
+            patch.setattr(diff_module, "threads_for", lambda _: 1)
         store = Store(folder)
         init(store)
         before, after = _random_pair(rng, store)
