@@ -101,6 +101,17 @@ class TestOneDamagedObject:
         is_read = is_small or "commit" in name or "manifest" in name
         assert len(quick) == int(changes_size or is_read), name
 
+    @pytest.mark.parametrize(("name", "at_end"), [("newest entry", True), ("old entry", False)])
+    def test_an_entry_with_another_entrys_bytes(
+        self, tmp_path: Path, name: str, at_end: bool
+    ) -> None:
+        whole = make_whole_store(str(tmp_path / "store"))
+        first = whole.store.read_optional(layout.ref_entry_path(layout.HEADS, "main", 1))
+        with whole.damaged(whole.positions()[name], lambda data: first):
+            [finding] = damage_in(look(whole.store, full=False))
+            assert_says(r"entry \d of main is damaged \(it holds entry 1\)", finding)
+            assert ("cannot be opened" in finding.consequence) == at_end
+
     @pytest.mark.parametrize("digit", range(0, 64, 7))
     def test_an_entry_that_names_another_commit(self, tmp_path: Path, digit: int) -> None:
         whole = make_whole_store(str(tmp_path / "store"))
