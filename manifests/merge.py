@@ -11,11 +11,13 @@ from manifests.ancestry import is_ancestor
 from manifests.commit import Commit
 from manifests.dataset import Dataset
 from manifests.errors import CommitError, ObjectDamagedError, ObjectMissingError, RefError
+from manifests.manifest import Manifest
 from manifests.merge_drafts import MergeDraft, draft_merge, draft_revert
 from manifests.pins import check_there, pinned
 from manifests.refs import Refs
 from manifests.removed import Removals
 from manifests.store import Store
+from manifests.takedown_replay import holders
 from manifests.taken_down import why_gone
 from manifests.three_way import Conflict, Settlement
 from manifests.writer import Writer
@@ -154,10 +156,13 @@ def _last_known_takedowns(store: Store, branch: str) -> Removals:
 
 def _check_brings_nothing_back(target: Dataset, known: Removals) -> None:
     back = set(known.shards) & set(target.manifest.shards())
-    if back:
+    elsewhere = holders(target.store, (target.manifest, Manifest()), known.image_ids)
+    if back or elsewhere:
+        image_ids = set().union(*elsewhere.values())
+        shard = min(back or (row.shard for row in known.rows if row.image_id in image_ids))
         raise CommitError(
             f"commit {target.commit_id[:12]} still has images that were taken down, and a reset "
-            f"would bring them back: {known.explain(sorted(back)[0])}; reset to a later commit, or "
+            f"would bring them back: {known.explain(shard)}; reset to a later commit, or "
             "revert the takedown first"
         )
 

@@ -14,6 +14,7 @@ from engine.ingest import ingest
 from engine.label import LabelConfig, label
 from engine.policy import Policy
 from manifests import schemas
+from manifests.commit import Commit
 from manifests.dataset import Dataset
 from manifests.errors import (
     CommitConflictError,
@@ -25,6 +26,7 @@ from manifests.errors import (
     RefError,
 )
 from manifests.find_images import Wanted, find_images
+from manifests.fsck import FsckOptions, fsck
 from manifests.gc import GcOptions, collect_garbage
 from manifests.merge import create_branch, merge_into, reset, revert
 from manifests.refs import Refs
@@ -472,6 +474,59 @@ class TestTakedown:
         merge_into(store, "side", "main")
         assert len(_image_ids(Dataset.open(store, "side"))) == 2
         assert collect_garbage(store, _NOW).num_taken_down == 1  # side does not show it any more
+
+    @pytest.mark.parametrize(("into", "other"), [("main", "side"), ("side", "main")])
+    def test_a_picture_that_the_other_side_ingested_itself(
+        self, store: Store, two: tuple[PhotoSet, PhotoSet], into: str, other: str
+    ) -> None:
+        photos, more = two
+        more.add("again.jpg", [2, 2, 9, 9], content=(photos.images / "a.jpg").read_bytes())
+        create_branch(store, "side", "main")
+        _ingest(store, photos, "one")
+        _ingest(store, more, "two", "side")
+        gone = Removals.load(store, Commit.load(store, self._down(store, "a.jpg"))).image_ids
+        with pytest.raises(CommitError, match="a reset would bring them back"):
+            reset(store, "main", "side")
+        merge_into(store, into, other)
+        dataset = Dataset.open(store, into)
+        _check_aligned(dataset)
+        assert gone.isdisjoint(_image_ids(dataset))
+        assert len(_image_ids(dataset)) == 4
+        reset(store, other, into)
+        assert collect_garbage(store, _NOW).num_taken_down == 2
+        assert fsck(store, FsckOptions(full=True)).is_sound
+
+    def test_a_picture_of_a_shard_that_a_merge_had_written_again(
+        self, store: Store, two: tuple[PhotoSet, PhotoSet]
+    ) -> None:
+        """Our side has the rest of a shard, the other took an image out of the whole of it."""
+        photos, more = two
+        more.add("again.jpg", [2, 2, 9, 9], content=(photos.images / "a.jpg").read_bytes())
+        create_branch(store, "side", "main")
+        _ingest(store, photos, "one")
+        _ingest(store, more, "two", "side")
+        merge_into(store, "main", "side")
+        found = find_images(Dataset.open(store, "side"), Wanted(file_names=("x.jpg", "again.jpg")))
+        take_down(store, "side", found, reason="asked to")
+        merge_into(store, "main", "side")
+        dataset = Dataset.open(store)
+        _check_aligned(dataset)
+        assert len(_image_ids(dataset)) == 3
+        assert not {image_id for ids in found.values() for image_id in ids} & {*_image_ids(dataset)}
+
+    def test_a_shard_that_neither_side_has_any_more(
+        self, store: Store, two: tuple[PhotoSet, PhotoSet]
+    ) -> None:
+        """Its images object may be gone, and is not needed for the merge."""
+        first = _ingest(store, two[0], "one")
+        create_branch(store, "side", "main")
+        self._down(store, "a.jpg")
+        revert(store, "main", first)
+        revert(store, "side", first)
+        _ingest(store, two[1], "two", "side")
+        assert collect_garbage(store, _NOW).num_taken_down == 1
+        merge_into(store, "main", "side")
+        assert len(_image_ids(Dataset.open(store))) == 2
 
     def test_two_branches_take_down_different_images(
         self, store: Store, two: tuple[PhotoSet, PhotoSet]
