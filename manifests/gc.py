@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import msgspec
 
@@ -120,7 +120,7 @@ class _Run:
         found = find_roots(self._store, now=self._now, keep_log_s=self._options.keep_log_s)
         # A pin whose commit object is not there was left by a writer that died long ago.
         pinned = {id_ for id_ in pins(self._store) if self._is_object(id_)}
-        return Roots(heads=found.heads | pinned, others=found.others)
+        return replace(found, heads=found.heads | pinned)
 
     def _is_object(self, object_id: str) -> bool:
         is_id = layout.is_object_id(object_id)

@@ -25,10 +25,13 @@ class Roots:
     """Commits that are kept with all their history.
 
     `heads` show their images; of what only `others` reach, images that were taken down may go.
+    Taken down is what `heads` or `tags`, which are among the others, say themselves: a takedown
+    of their history that they do not know any more was reverted.
     """
 
     heads: frozenset[str]
     others: frozenset[str]
+    tags: frozenset[str] = frozenset()
 
     @property
     def all(self) -> frozenset[str]:
@@ -44,13 +47,14 @@ def find_roots(store: Store, *, now: float, keep_log_s: float) -> Roots:
         ObjectDamagedError: an entry of a log cannot be read, so nobody knows what it keeps.
     """
     refs = Refs(store)
-    heads, others = set(), set(refs.tags().values())
+    heads, tags = set(), frozenset(refs.tags().values())
+    others = set(tags)
     for log in refs.logs().values():
         heads.add(log[-1].commit)
         for entry, after in itertools.pairwise(log):
             if now - _seconds(after, otherwise=now) < keep_log_s:
                 others.add(entry.commit)
-    return Roots(heads=frozenset(heads - {""}), others=frozenset(others - {""}))
+    return Roots(heads=frozenset(heads - {""}), others=frozenset(others - {""}), tags=tags)
 
 
 @dataclass(slots=True)
@@ -80,7 +84,6 @@ class Reachable:
                 for commit in loaded:
                     manifests |= {commit.manifest}
                     self._name(commit.manifest, commit.rejects, commit.removed)
-                    self._note_takedowns(commit)
                 parents = {parent for commit in loaded for parent in commit.parents}
                 front = frozenset(parents - self.commits)
             self._name(*self.commits)
@@ -88,6 +91,8 @@ class Reachable:
             self._manifests |= manifests
             for objects, _ in threads.map(self._cells, new):
                 self.objects |= objects
+            for commit_id in roots.heads | roots.tags:
+                self._note_takedowns(Commit.load(self.store, commit_id))
             heads = {Commit.load(self.store, id_).manifest for id_ in roots.heads}
             for _, images in threads.map(self._cells, sorted(heads)):
                 self.shown |= images

@@ -28,7 +28,7 @@ from manifests.errors import (
 from manifests.find_images import Wanted, find_images
 from manifests.fsck import FsckOptions, fsck
 from manifests.gc import GcOptions, collect_garbage
-from manifests.merge import create_branch, merge_into, reset, revert
+from manifests.merge import create_branch, create_tag, merge_into, reset, revert
 from manifests.refs import Refs
 from manifests.removed import Removals
 from manifests.store import Store
@@ -574,6 +574,26 @@ class TestTakedown:
         collect_garbage(store, _NOW)
         with pytest.raises(InputError, match="ingest the images again instead"):
             revert(store, "main", down)
+
+    def test_reverted_and_no_longer_at_a_head(
+        self, store: Store, two: tuple[PhotoSet, PhotoSet]
+    ) -> None:
+        """What a tag shows is kept, since by its own account nothing was taken down."""
+        first = _ingest(store, two[0], "one")
+        revert(store, "main", self._down(store, "a.jpg"))
+        create_tag(store, "release", "main")
+        revert(store, "main", first)
+        assert collect_garbage(store, _NOW).num_taken_down == 0
+        _check_aligned(Dataset.open(store, "release"))
+        assert fsck(store).is_sound
+
+    def test_known_to_a_tag_alone(self, store: Store, two: tuple[PhotoSet, PhotoSet]) -> None:
+        _ingest(store, two[0], "one")
+        create_branch(store, "side", "main~1")
+        self._down(store, "a.jpg")
+        create_tag(store, "release", "main")
+        Refs(store).delete_branch("main")
+        assert collect_garbage(store, _NOW).num_taken_down == 1
 
     def test_no_reset_brings_it_back(self, store: Store, two: tuple[PhotoSet, PhotoSet]) -> None:
         first = _ingest(store, two[0], "one")
