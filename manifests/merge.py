@@ -220,7 +220,8 @@ def _is_named(refs: Refs, commit_id: str) -> bool:
 
 
 def _result(commit_id: str, outcome: str, made: MergeDraft) -> MergeResult:
-    layers = [cell.layer for cell in made.merged.stale]
+    there = made.merged.state.manifest
+    layers = [cell.layer for cell in made.merged.stale if not there.get(cell.shard, cell.layer)]
     return MergeResult(
         commit_id=commit_id,
         outcome=outcome,

@@ -16,7 +16,7 @@ from manifests.store import Store
 from manifests.three_way import Conflict, Settlement, new_cells
 from manifests.writer import Draft
 
-MERGE_VERSION, REVERT_VERSION = 1, 1
+MERGE_VERSION, REVERT_VERSION = 2, 2
 _SHOWN = 5
 
 

@@ -7,7 +7,7 @@ computed layers (verdicts) whose inputs moved are taken out, to be made again by
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from manifests import schemas
@@ -96,7 +96,7 @@ def merge_states(
         manifests, removals = replay(store, manifests, removals, reverted=reverted)
     merge = _Merge(store, settlement)
     manifest = merge.shards(manifests[2], manifests[0], manifests[1])
-    manifest = merge.without_duplicates(manifest, manifests[2], manifests[0])
+    manifest = merge.without_duplicates(manifest, manifests)
     merge.count_outcome(manifest)
     return MergedState(
         state=State(
@@ -139,6 +139,8 @@ class _Merge:
             done = combine(self.store, shard, three, self.settlement)
             self._take(done)
             self._count_inputs(sides.ours, sides.theirs, minus=sides.base)
+            for category, count in done.gone.items():
+                self.counter.add_inputs(schemas.BOXES, category, count)
             return done.cells
         merged, conflicts = merge_layers(shard, *three, self.settlement)
         if sides.one_took_it_out():
@@ -177,29 +179,44 @@ class _Merge:
     def _computed(self, shard: str, sides: _Sides, merged: Layers) -> dict[str, Cell]:
         """The shard's computed layers; where both sides made one, the one that is not stale."""
         three = sides.layers(computed=True)
-        computed, conflicts = merge_layers(shard, *three, self.settlement)
+        computed, conflicts = merge_layers(shard, *three, Settlement())
         for conflict in conflicts:
             made = [side[conflict.layer] for side in three[1:] if conflict.layer in side]
-            fresh = [cell for cell in made if not sides.is_stale(cell, merged)]
-            if len(fresh) == 2:
-                self.conflicts.append(conflict)
-            elif fresh:
-                computed[conflict.layer] = fresh[0]
+            computed.pop(conflict.layer, None)
+            if fresh := [cell for cell in made if not self._dropped_if_stale(cell, sides, merged)]:
+                computed[conflict.layer] = self._settled(conflict, fresh)
         for layer, cell in list(computed.items()):
-            if sides.is_stale(cell, merged):
-                self._drop_stale(computed.pop(layer))
+            if self._dropped_if_stale(cell, sides, merged):
+                del computed[layer]
         return computed
+
+    def _settled(self, conflict: Conflict, fresh: Sequence[Cell]) -> Cell:
+        """The one that is fresh, or of two, ours first, the one that was settled on."""
+        side = self.settlement.of(conflict.layer)
+        if len(fresh) == 2 and side is None:
+            self.conflicts.append(conflict)
+        return fresh[-1] if side == "theirs" else fresh[0]
+
+    def _dropped_if_stale(self, cell: Cell, sides: _Sides, merged: Layers) -> bool:
+        is_stale = sides.is_stale(cell, merged)
+        if is_stale:
+            self._drop_stale(cell)
+        return is_stale
 
     def _drop_stale(self, cell: Cell) -> None:
         self.stale.append(cell)
         self.counter.add_inputs(cell.layer, count=cell.num_rows)
         self.counter.add_dropped(cell.layer, reason=STALE, count=cell.num_rows)
 
-    def without_duplicates(self, merged: Manifest, base: Manifest, ours: Manifest) -> Manifest:
-        """Pictures in a new shard of each side stay in ours, with the boxes of both."""
-        old, mine = set(base.shards()), set(ours.shards())
+    def without_duplicates(self, merged: Manifest, sides: Sequence[Manifest]) -> Manifest:
+        """Pictures in a shard of each side's own stay in ours, with the boxes of both.
+
+        A shard of the base that one side took out and the other's change kept counts as new.
+        """
+        mine = set(sides[0].shards())
+        old = mine.intersection(*(side.shards() for side in sides))
         new_mine = [shard for shard in merged.shards() if shard in mine - old]
-        new_theirs = [shard for shard in merged.shards() if shard not in mine | old]
+        new_theirs = [shard for shard in merged.shards() if shard not in mine]
         if not new_mine or not new_theirs:
             return merged
         home = {image_id: shard for shard in new_mine for image_id in self._ids(merged, shard)}

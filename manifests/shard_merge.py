@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from manifests import schemas
 from manifests.cells import read_cell, write_cell
@@ -24,6 +25,7 @@ from manifests.three_way import Conflict, Layers, Settlement
 
 Row = dict[str, Any]  # Any: one value of each column of a table
 _ORIGIN_LISTS = ("not_exhaustive", "negative")
+_PLACE_COLUMNS = ["annotation_id", "image_id", "category", "box_xyxy"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,11 +65,15 @@ class SideTables:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Combined:
-    """A shard's new cells, what could not be decided, and boxes (by category) that both had."""
+    """A shard's new cells, what could not be decided, and boxes by category.
+
+    `duplicates` are boxes that both had, `gone` those of the base that neither has any more.
+    """
 
     cells: dict[str, Cell]
     conflicts: list[Conflict]
     duplicates: Counter[str]
+    gone: Counter[str] = field(default_factory=Counter)
 
 
 def combine(
@@ -90,9 +96,10 @@ def combine(
     Raises:
         ObjectMissingError, ObjectDamagedError: a cell cannot be read.
     """
-    tables = tuple(SideTables.read(store, cells) for cells in sides)
-    base, ours, theirs = tables
-    index = _united_index(ours.index, theirs.index)
+    base, ours, theirs = (SideTables.read(store, cells) for cells in sides)
+    theirs = replace(theirs, boxes=_with_our_ids(base.boxes, ours.boxes, theirs.boxes))
+    tables = (base, ours, theirs)
+    index = _united_index(base.index, ours.index, theirs.index)
     boxes = _united_boxes(base.boxes, ours.boxes, theirs.boxes)
     writer = _Writer(store, shard, made={schemas.IMAGES: sides[1][schemas.IMAGES]})
     writer.write(schemas.IMAGE_INDEX, index, inputs=(shard,))
@@ -100,6 +107,12 @@ def combine(
     conflicts: list[Conflict] = []
     for layer in sorted({*ours.layers, *theirs.layers}):
         rows, is_disputed = _united_rows(layer, boxes, tables, settlement)
+        if layer in base.layers and not (layer in ours.layers and layer in theirs.layers):
+            remover = "theirs" if layer in ours.layers else "ours"
+            is_changed = any(row != base.rows(layer).get(name) for name, row in rows.items())
+            if not is_changed or settlement.of(layer) == remover:
+                continue
+            is_disputed = settlement.of(layer) is None
         schema = (ours if layer in ours.layers else theirs).layers[layer].schema
         filled = _filled(layer, boxes, index, rows)
         table = pa.Table.from_pylist(filled, schema=schema)
@@ -110,14 +123,18 @@ def combine(
                 Conflict(shard=shard, layer=layer, base=ids[0], ours=ids[1], theirs=ids[2])
             )
     return Combined(
-        cells=writer.made, conflicts=conflicts, duplicates=_added_twice(base, ours, theirs)
+        cells=writer.made,
+        conflicts=conflicts,
+        duplicates=_added_twice(base, ours, theirs),
+        gone=_gone(base, ours, theirs),
     )
 
 
 def graft(store: Store, target: Layers, source: Layers, image_ids: Collection[str]) -> Combined:
     """The target shard with what the source shard knows of pictures that both have.
 
-    Boxes of the same category and place as one that is there are left out, as ingest does.
+    Boxes of the same category and place as one that is there are left out, as ingest does; their
+    masks are its own where it has none.
 
     Raises:
         ObjectMissingError, ObjectDamagedError: a cell cannot be read.
@@ -125,14 +142,17 @@ def graft(store: Store, target: Layers, source: Layers, image_ids: Collection[st
     theirs = SideTables.read(store, source)
     ours = SideTables.read(store, target)
     moved = _only(theirs, ours, image_ids)
-    index = _united_index(ours.index, moved.index)
+    index = _united_index(ours.index.slice(0, 0), ours.index, moved.index)
     shard = target[schemas.IMAGES].shard
     writer = _Writer(store, shard, made={schemas.IMAGES: target[schemas.IMAGES]})
     writer.write(schemas.IMAGE_INDEX, index, inputs=target[schemas.IMAGE_INDEX].inputs)
     boxes = _united_boxes(ours.boxes, ours.boxes, moved.boxes, keep_base=True)
     writer.write(schemas.BOXES, boxes, inputs=(writer.object_id(schemas.IMAGE_INDEX),))
     for layer in sorted({*ours.layers, *moved.layers}):
-        rows = {**moved.rows(layer), **ours.rows(layer)}
+        mine, other = ours.rows(layer), moved.rows(layer)
+        drawn = {name: row for name, row in other.items() if row["status"] == schemas.OK}
+        mine_drawn = {name: row for name, row in mine.items() if row["status"] == schemas.OK}
+        rows = {**other, **mine, **drawn, **mine_drawn}
         schema = (ours if layer in ours.layers else moved).layers[layer].schema
         table = pa.Table.from_pylist(_filled(layer, boxes, index, rows), schema=schema)
         writer.write(layer, table, inputs=(writer.object_id(schemas.BOXES),))
@@ -171,28 +191,76 @@ def _added_twice(base: SideTables, ours: SideTables, theirs: SideTables) -> Coun
     return Counter(row["category"] for row in rows if row["annotation_id"] in mine)
 
 
+def _gone(base: SideTables, ours: SideTables, theirs: SideTables) -> Counter[str]:
+    """Category -> boxes that both sides took out."""
+    there = _ids(ours.boxes) | _ids(theirs.boxes)
+    rows = base.boxes.select(["annotation_id", "category"]).to_pylist()
+    return Counter(row["category"] for row in rows if row["annotation_id"] not in there)
+
+
 def _lost(
     ours: SideTables, theirs: SideTables, boxes: pa.Table, image_ids: Collection[str]
 ) -> Counter[str]:
     """Category -> boxes of these pictures in `theirs` that the united ones do not gain."""
-    came = Counter(row["category"] for row in _twin_rows(theirs) if row["image_id"] in image_ids)
+    rows = theirs.boxes.select(["image_id", "category"]).to_pylist()
+    came = Counter(row["category"] for row in rows if row["image_id"] in image_ids)
     before = Counter(ours.boxes["category"].to_pylist())
     gained = Counter(boxes["category"].to_pylist()) - before
     return came - gained
 
 
-def _united_index(ours: pa.Table, theirs: pa.Table) -> pa.Table:
-    """Our rows with the origins and federated lists of both; pictures are matched by id."""
+def _united_index(base: pa.Table, ours: pa.Table, theirs: pa.Table) -> pa.Table:
+    """Our rows with the origins and federated lists of both; pictures are matched by id.
+
+    What the base has and one side does not was taken back there, so it is out.
+    """
     others = {row["image_id"]: row for row in theirs.to_pylist()}
+    before = {row["image_id"]: row for row in base.to_pylist()}
     rows = ours.to_pylist()
     for row in rows:
-        other = others.get(row["image_id"])
-        if other is None:
-            continue
-        row["origins"] += [origin for origin in other["origins"] if origin not in row["origins"]]
-        for column in _ORIGIN_LISTS:
-            row[column] = sorted({*row[column], *other[column]})
+        if other := others.get(row["image_id"]):
+            known = before.get(row["image_id"], {})
+            row["origins"] = _united(known.get("origins", []), row["origins"], other["origins"])
+            for column in _ORIGIN_LISTS:
+                row[column] = sorted(_united(known.get(column, []), row[column], other[column]))
     return pa.Table.from_pylist(rows, schema=ours.schema)
+
+
+def _united(base: list[Any], ours: list[Any], theirs: list[Any]) -> list[Any]:
+    """Our entries, then theirs that we lack; entries one side took out are out."""
+    entries = [*ours, *(entry for entry in theirs if entry not in ours)]
+    return [entry for entry in entries if entry not in base or (entry in ours and entry in theirs)]
+
+
+def _with_our_ids(base: pa.Table, ours: pa.Table, theirs: pa.Table) -> pa.Table:
+    """Their boxes, where one that is new has our new one's id if it is its twin.
+
+    Twins have the same category and place in one picture. They are one box after the merge, with
+    the masks of both, as ingest leaves out a box that is there.
+    """
+    known, others = _ids(base), _ids(base) | _ids(ours)
+    mine = {
+        _place(row): row["annotation_id"]
+        for row in ours.select(_PLACE_COLUMNS).to_pylist()
+        if row["annotation_id"] not in known | _ids(theirs)
+    }
+    ids = [
+        row["annotation_id"]
+        if row["annotation_id"] in others
+        else mine.get(_place(row), row["annotation_id"])
+        for row in theirs.select(_PLACE_COLUMNS).to_pylist()
+    ]
+    field = theirs.schema.field("annotation_id")
+    position = theirs.schema.get_field_index(field.name)
+    return theirs.set_column(position, field, pa.array(ids, field.type))
+
+
+def _place(row: Row) -> tuple[str, str, tuple[float, ...]]:
+    return row["image_id"], row["category"], tuple(row["box_xyxy"])
+
+
+def _ids(boxes: pa.Table) -> set[str]:
+    return set(boxes["annotation_id"].to_pylist())
 
 
 def _united_boxes(
@@ -240,43 +308,41 @@ def _united_rows(
 
 
 def _filled(layer: str, boxes: pa.Table, index: pa.Table, rows: Mapping[str, Row]) -> Iterable[Row]:
-    """The layer's rows in the order of the boxes; places without one are pending, or absent."""
+    """The layer's rows in the order of the boxes; places without one are pending, or absent.
+
+    So are rows skipped on a side that had the image in quarantine, or the box as a crowd.
+    """
     sizes = list(zip(index["height"].to_pylist(), index["width"].to_pylist(), strict=True))
     status = schemas.ABSENT if layer == schemas.MASKS_HUMAN else schemas.PENDING
     empty: Row = dict.fromkeys(schemas.MASKS_SCHEMA.names) | {"status": status, "candidates": []}
     places = zip(boxes["annotation_id"].to_pylist(), boxes["image_row"].to_pylist(), strict=True)
-    return [
-        rows.get(annotation_id)
-        or {**empty, "height": sizes[image_row][0], "width": sizes[image_row][1]}
-        for annotation_id, image_row in places
-    ]
+    quarantined = index["quarantine"].to_pylist()
+    crowds = pc.or_(boxes["is_crowd"], boxes["is_group_of"]).to_pylist()
+    made = []
+    for (annotation_id, image_row), is_crowd in zip(places, crowds, strict=True):
+        row = rows.get(annotation_id)
+        is_prompt = not is_crowd and not quarantined[image_row]
+        if row is None or (is_prompt and row["status"] == schemas.SKIPPED):
+            height, width = sizes[image_row]
+            row = {**empty, "height": height, "width": width}
+        made.append(row)
+    return made
 
 
 def _only(side: SideTables, ours: SideTables, image_ids: Collection[str]) -> SideTables:
-    """The side's rows of some pictures that are no twins of ours, numbered as our images are."""
+    """The side's rows of some pictures, numbered as our images are; twins have our boxes' ids."""
     number = {image_id: row for row, image_id in enumerate(ours.index["image_id"].to_pylist())}
-    twins = {(row["image_id"], row["category"], tuple(row["box_xyxy"])) for row in _twin_rows(ours)}
-    wanted = [
-        row["image_id"] in image_ids
-        and (row["image_id"], row["category"], tuple(row["box_xyxy"])) not in twins
-        for row in _twin_rows(side)
-    ]
-    chosen = pa.array(np.flatnonzero(np.array(wanted, dtype=bool)))
-    boxes = side.boxes.take(chosen)
+    chosen = _rows_of(side.boxes, image_ids)
+    boxes = _with_our_ids(ours.boxes.slice(0, 0), ours.boxes, side.boxes.take(chosen))
     rows = pa.array([number[image_id] for image_id in boxes["image_id"].to_pylist()], pa.int32())
     position = boxes.schema.get_field_index("image_row")
     return SideTables(
-        index=side.index.filter(
-            pa.array(
-                [image_id in image_ids for image_id in side.index["image_id"].to_pylist()],
-                pa.bool_(),
-            )
-        ),
+        index=side.index.take(_rows_of(side.index, image_ids)),
         boxes=boxes.set_column(position, boxes.schema.field("image_row"), rows),
         layers={name: table.take(chosen) for name, table in side.layers.items()},
     )
 
 
-def _twin_rows(side: SideTables) -> list[Row]:
-    rows: list[Row] = side.boxes.select(["image_id", "category", "box_xyxy"]).to_pylist()
-    return rows
+def _rows_of(table: pa.Table, image_ids: Collection[str]) -> pa.Array:
+    wanted = [image_id in image_ids for image_id in table["image_id"].to_pylist()]
+    return pa.array(np.flatnonzero(np.array(wanted, dtype=bool)))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.filter import FilterConfig, filter_masks
+from engine.filter import FilterConfig, draft_filter, filter_masks
 from engine.ingest import ingest
 from engine.label import LabelConfig, label
 from engine.policy import Policy
@@ -34,6 +34,7 @@ from manifests.removed import Removals
 from manifests.store import Store
 from manifests.takedown import take_down
 from manifests.three_way import Settlement
+from manifests.writer import Writer
 from tests.engine.conftest import INLINE, PhotoSet
 
 _NOW = GcOptions(grace_s=0, keep_log_s=0)
@@ -174,6 +175,120 @@ class TestMerge:
         assert [o["source"] for o in index[0]["origins"]] == ["one", "two"]
         _filter(store)
         assert all(row["keep"] for row in _rows(Dataset.open(store), "verdicts").values())
+
+    @pytest.mark.parametrize("name", ["one", "two"])
+    def test_masks_of_a_box_that_both_have_come_over(
+        self, store: Store, two: tuple[PhotoSet, PhotoSet], name: str
+    ) -> None:
+        """People drew it on their side only, and a teacher saw it only there."""
+        photos, more = two
+        picture = more.add("again.jpg", content=(photos.images / "a.jpg").read_bytes())
+        polygon = [[10, 5, 30, 5, 30, 35, 10, 35]]
+        more.annotate(picture, [10, 5, 20, 30], segmentation=polygon)
+        create_branch(store, "side", "main")
+        _ingest(store, photos, "one")
+        _ingest(store, more, name, "side")
+        _label(store, "side")
+        merge_into(store, "main", "side")
+        dataset = Dataset.open(store)
+        _check_aligned(dataset)
+        boxes = _rows(dataset, schemas.BOXES)
+        assert len(boxes) == 4 + 2
+        [drawn] = [key for key, row in boxes.items() if row["box_xyxy"] == [10, 5, 30, 35]]
+        for layer in ("masks/human", "masks/box"):
+            assert _rows(dataset, layer)[drawn]["status"] == schemas.OK
+
+    def test_a_picture_in_quarantine_there_is_still_drawn_here(
+        self, store: Store, two: tuple[PhotoSet, PhotoSet]
+    ) -> None:
+        photos, more = two
+        more.document["images"].clear()
+        more.document["annotations"].clear()
+        more.add("again.jpg", [2, 2, 9, 9], content=(photos.images / "a.jpg").read_bytes())
+        create_branch(store, "side", "main")
+        _ingest(store, photos, "one")
+        ingest(store, replace(more.config("two", min_sharpness=1e9), branch="side"))
+        _label(store, "side")
+        merge_into(store, "main", "side")
+        _label(store)
+        assert {row["status"] for row in _rows(Dataset.open(store), "masks/box").values()} == {"ok"}
+
+    def test_two_sources_with_the_same_pictures_and_boxes(
+        self, store: Store, two: tuple[PhotoSet, PhotoSet]
+    ) -> None:
+        create_branch(store, "side", "main")
+        _ingest(store, two[0], "one")
+        _ingest(store, two[0], "two", "side")
+        merge_into(store, "main", "side")
+        dataset = Dataset.open(store)
+        _check_aligned(dataset)
+        assert len(_rows(dataset, schemas.BOXES)) == 4
+        ledger = {row.layer: row for row in dataset.commit.ledger.totals()}
+        assert ledger["boxes"].dropped == {"duplicate_box": 4}
+
+    def test_a_teacher_came_to_a_shard_that_a_merge_had_written_again(
+        self, store: Store, two: tuple[PhotoSet, PhotoSet]
+    ) -> None:
+        """Whichever side is taken, no picture is there twice."""
+        photos, more = two
+        more.add("again.jpg", [2, 2, 9, 9], content=(photos.images / "a.jpg").read_bytes())
+        create_branch(store, "side", "main")
+        _ingest(store, photos, "one")
+        _ingest(store, more, "two", "side")
+        merge_into(store, "main", "side")
+        _label(store, "side")
+        with pytest.raises(MergeConflictError):
+            merge_into(store, "main", "side")
+        merge_into(store, "main", "side", settlement=Settlement(default="theirs"))
+        dataset = Dataset.open(store)
+        _check_aligned(dataset)
+        assert len(_image_ids(dataset)) == 5
+        drawn = [row["status"] for row in _rows(dataset, "masks/box").values()]
+        assert drawn.count("ok") == 3
+
+    def test_what_both_took_back_counts_once(
+        self, store: Store, two: tuple[PhotoSet, PhotoSet]
+    ) -> None:
+        photos, more = two
+        _ingest(store, photos, "one")
+        content = (photos.images / "a.jpg").read_bytes()
+        more.document["images"].clear()
+        more.document["annotations"].clear()
+        for number, (name, branch) in enumerate([("x", "main"), ("y", "main"), ("z", "side")]):
+            more.document["annotations"].clear()
+            more.document["images"].clear()
+            more.add("again.jpg", [number, 2, 9, 9], content=content)
+            commit_id = _ingest(store, more, name, branch)
+            if name == "x":
+                create_branch(store, "side", "main")
+                revert(store, "main", commit_id)
+                revert(store, "side", commit_id)
+        merge_into(store, "main", "side")
+        dataset = Dataset.open(store)
+        _check_aligned(dataset)
+        assert len(_rows(dataset, schemas.BOXES)) == 4 + 2
+
+    def test_a_layer_that_one_side_took_back_stays_out(
+        self, store: Store, two: tuple[PhotoSet, PhotoSet]
+    ) -> None:
+        photos, more = two
+        _ingest(store, photos, "one")
+        labelled = _label(store)
+        create_branch(store, "side", "main")
+        revert(store, "main", labelled)
+        content = (photos.images / "a.jpg").read_bytes()
+        more.add("again.jpg", [2, 2, 9, 9], content=content)
+        _ingest(store, more, "two")
+        more.annotate(3, [3, 3, 9, 9])
+        _ingest(store, more, "three", "side")
+        merge_into(store, "main", "side")
+        assert "masks/box" not in Dataset.open(store).manifest.layers()
+        _label(store, "side")
+        with pytest.raises(MergeConflictError, match="masks/box of shard"):
+            merge_into(store, "main", "side")
+        merge_into(store, "main", "side", settlement=Settlement(default="theirs"))
+        _check_aligned(Dataset.open(store))
+        assert "masks/box" in Dataset.open(store).manifest.layers()
 
     def test_boxes_grew_here_and_a_teacher_came_there(
         self, store: Store, two: tuple[PhotoSet, PhotoSet]
@@ -319,6 +434,26 @@ class TestMeanwhile:
         assert dataset.commit.operation.config["source"]["name"] == "two"
         assert len(_image_ids(dataset)) == 5
 
+    @pytest.mark.parametrize("is_judged_again", [False, True])
+    def test_a_filter_is_refused_where_boxes_came(
+        self, store: Store, two: tuple[PhotoSet, PhotoSet], is_judged_again: bool
+    ) -> None:
+        """Its verdicts are not lost unsaid, whether others judged the new masks or not."""
+        photos, more = two
+        _ingest(store, photos, "one")
+        _label(store)
+        _filter(store)
+        writer = Writer(store, "main")
+        strict = Policy(name="strict", teachers=("box",), rules={"min_area_px": 9999})
+        draft = draft_filter(writer.dataset, FilterConfig(policy=strict))
+        more.add("again.jpg", [2, 2, 9, 9], content=(photos.images / "b.jpg").read_bytes())
+        _ingest(store, more, "two")
+        if is_judged_again:
+            _label(store)
+            _filter(store)
+        with pytest.raises(CommitConflictError, match="branch 'main' moved"):
+            writer.publish(draft)
+
     def test_a_filter_is_refused_where_masks_were_drawn_anew(
         self, store: Store, two: tuple[PhotoSet, PhotoSet], monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -360,6 +495,21 @@ class TestRevert:
         assert dataset.commit.categories == before.commit.categories
         assert revert(store, "main", "main").outcome == "reverted"
         assert len(_image_ids(Dataset.open(store))) == 5
+
+    def test_origins_go_with_the_ingest(self, store: Store, two: tuple[PhotoSet, PhotoSet]) -> None:
+        """Also where another source brought boxes for the same picture since."""
+        photos, more = two
+        _ingest(store, photos, "one")
+        content = (photos.images / "a.jpg").read_bytes()
+        more.add("again.jpg", [2, 2, 9, 9], content=content)
+        undone = _ingest(store, more, "two")
+        more.annotate(3, [3, 3, 9, 9])
+        _ingest(store, more, "three")
+        revert(store, "main", undone, settlement=Settlement(default="ours"))
+        dataset = Dataset.open(store)
+        _check_aligned(dataset)
+        index = dataset.table(dataset.manifest.shards()[0], schemas.IMAGE_INDEX).to_pylist()
+        assert [origin["source"] for origin in index[0]["origins"]] == ["one", "three"]
 
     def test_what_later_steps_built_on_is_a_conflict(
         self, store: Store, two: tuple[PhotoSet, PhotoSet]
