@@ -15,7 +15,8 @@ from dataclasses import dataclass, field, replace
 import msgspec
 
 from manifests import layout
-from manifests.errors import InputError, MaskmillError
+from manifests.commit import Commit
+from manifests.errors import InputError, MaskmillError, ObjectDamagedError, ObjectMissingError
 from manifests.in_parallel import in_parallel
 from manifests.pins import Sweep, pins
 from manifests.reachable import Reachable, Roots, find_roots
@@ -118,13 +119,23 @@ class _Run:
     def roots(self) -> Roots:
         """Refs, their recent logs, and commits that are being published."""
         found = find_roots(self._store, now=self._now, keep_log_s=self._options.keep_log_s)
-        # A pin whose commit object is not there was left by a writer that died long ago.
-        pinned = {id_ for id_ in pins(self._store) if self._is_object(id_)}
+        pinned = {id_ for id_ in pins(self._store) if self._is_whole(id_)}
         return replace(found, heads=found.heads | pinned)
 
-    def _is_object(self, object_id: str) -> bool:
-        is_id = layout.is_object_id(object_id)
-        return is_id and self._store.object_size(object_id) is not None
+    def _is_whole(self, commit_id: str) -> bool:
+        """Whether a pinned commit can be kept.
+
+        If not, its writer died, or is just storing it: then it has yet to look for a sweep, will
+        find ours, and look for its objects afterwards.
+        """
+        if not layout.is_object_id(commit_id) or self._store.object_size(commit_id) is None:
+            return False
+        try:
+            commit = Commit.load(self._store, commit_id)
+        except (ObjectMissingError, ObjectDamagedError):
+            return False
+        needed = [commit.manifest, *([commit.removed] if commit.removed else [])]
+        return all(self._store.object_size(id_) is not None for id_ in needed)
 
     def folders(self, kind: str) -> list[str]:
         """The folders of this part that there are, of `objects` or `results`."""

@@ -190,6 +190,14 @@ class TestBesideWriters:
         local.create_if_absent(f"{layout.PINS}/gone", b"0" * 64)
         assert collect_garbage(local, _NOW).num_deleted == 0
 
+    def test_a_pinned_commit_that_is_just_being_stored(self, local: Store) -> None:
+        """Its manifest is not there yet: gc goes on, and the writer finds out what is left."""
+        commit_id = _unpublished(local, _cell(local, 5))
+        manifest = Commit.load(local, commit_id).manifest
+        local.remove(layout.object_path(manifest))
+        local.create_if_absent(f"{layout.PINS}/writer", commit_id.encode())
+        assert collect_garbage(local, _NOW).num_deleted == 2
+
     def test_a_writer_waits_for_a_sweep_and_looks_again(self, local: Store) -> None:
         cell = _cell(local, 5)
         commit_id = _unpublished(local, cell)
@@ -269,7 +277,7 @@ class TestBesideWriters:
                 try:
                     collect_garbage(Store(store.url), _NOW)
                 except StoreError as error:
-                    if "just began" not in str(error):
+                    if "just began" not in str(error) and "lost its place" not in str(error):
                         failures.append(error)
 
         def write(name: int) -> list[str]:
