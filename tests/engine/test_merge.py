@@ -262,7 +262,7 @@ class TestMerge:
             if name == "x":
                 create_branch(store, "side", "main")
                 revert(store, "main", commit_id)
-                revert(store, "side", commit_id)
+                revert(store, "side", commit_id, message="on this side, too")
         merge_into(store, "main", "side")
         dataset = Dataset.open(store)
         _check_aligned(dataset)
