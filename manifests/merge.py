@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 
 from manifests import schemas
-from manifests.ancestry import is_ancestor
+from manifests.ancestry import is_ancestor, merge_bases
 from manifests.commit import Commit
 from manifests.dataset import Dataset
 from manifests.errors import CommitError, ObjectDamagedError, ObjectMissingError, RefError
@@ -117,7 +117,8 @@ def reset(store: Store, branch: str, ref: str) -> MergeResult:
 
     Raises:
         RefError: no such ref or branch.
-        CommitError: the commit would bring back images that were taken down.
+        CommitError: the commit would bring back images that were taken down, or `gc` has taken
+            objects of it.
         CommitConflictError: the branch moved meanwhile.
     """
     commit_id = Refs(store).resolve(ref)
@@ -130,7 +131,9 @@ def reset(store: Store, branch: str, ref: str) -> MergeResult:
     _check_brings_nothing_back(
         Dataset(store, commit_id), Removals.load(store, writer.dataset.commit)
     )
-    writer.move_to(commit_id, reason="reset")
+    with pinned(store, commit_id):
+        check_history(store, commit_id)
+        writer.move_to(commit_id, reason="reset")
     return MergeResult(commit_id=commit_id, outcome="reset")
 
 
@@ -188,6 +191,7 @@ def _name(store: Store, name: str, ref: str, *, tag: bool) -> str:
     with pinned(store, commit_id):
         if not _is_named(refs, commit_id):  # nothing but this name will keep it
             check_complete(store, commit_id)
+            check_history(store, commit_id)
         (refs.create_tag if tag else refs.create_branch)(name, commit_id)
     return commit_id
 
@@ -210,6 +214,26 @@ def check_complete(store: Store, commit_id: str) -> None:
             or not why_gone(store, cell.shard)
         ),
     )
+
+
+def check_history(store: Store, commit_id: str) -> None:
+    """Looks for every object of the history of a commit, as far as no branch or tag has it.
+
+    `gc` keeps what is young, so a commit that no ref reaches may be there without its parents; a
+    ref on it would make a store that `gc` refuses. Raises as `check_complete`.
+    """
+    refs, seen = Refs(store), set[str]()
+    for head in sorted({*refs.branches().values(), *refs.tags().values()}):
+        with contextlib.suppress(ObjectMissingError, ObjectDamagedError):  # of what is not ours
+            seen.update(merge_bases(store, commit_id, head))
+        if commit_id in seen:
+            return
+    queue = [commit_id]
+    while queue:
+        if (older := queue.pop()) not in seen:
+            seen.add(older)
+            queue += Commit.load(store, older).parents
+            check_complete(store, older)
 
 
 def _is_named(refs: Refs, commit_id: str) -> bool:

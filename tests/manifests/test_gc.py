@@ -19,7 +19,7 @@ from manifests.errors import CommitError, InputError, ObjectDamagedError, StoreE
 from manifests.gc import DAY_S, GcOptions, collect_garbage
 from manifests.ledger import Ledger
 from manifests.manifest import Cell
-from manifests.merge import reset
+from manifests.merge import create_branch, create_tag, reset
 from manifests.pins import Sweep, check_there, pinned, wait_for_sweep
 from manifests.refs import Refs
 from manifests.results import ResultRecord, find_result, publish_result, work_key
@@ -95,6 +95,20 @@ class TestWhatGoes:
         assert Dataset.open(store).commit_id == first
         with pytest.raises(StoreError, match=f"commit {second[:12]}"):
             Dataset.open(store, "main@{1}")
+
+    @pytest.mark.parametrize("name", [reset, create_branch, create_tag])
+    def test_a_young_commit_whose_history_went_gets_no_ref(
+        self, local: Store, name: Callable[[Store, str, str], object]
+    ) -> None:
+        first = _commit(local, _cell(local, 1))
+        old = _commit(local, _cell(local, 2))
+        young = _commit(local, _cell(local, 3))
+        reset(local, "main", first)
+        os.utime(Path(local.root) / layout.object_path(old), (1e9, 1e9))
+        collect_garbage(local, GcOptions(grace_s=DAY_S, keep_log_s=0))
+        with pytest.raises(StoreError, match=f"commit {old[:12]} is missing"):
+            name(local, "main" if name is reset else "new", young)
+        assert collect_garbage(local, _NOW).num_deleted > 0  # nothing stands in its way
 
     def test_deleted_branch(self, local: Store) -> None:
         Refs(local).create_branch("try", Dataset.open(local).commit_id)
