@@ -117,10 +117,12 @@ def revert(
     """Take one commit's changes back, with a new commit. 'theirs' is what was before it."""
     from manifests.errors import MergeConflictError
     from manifests.merge import revert as take_back
+    from manifests.merge import unknown_layers
 
-    settlement = _settlement(ours, theirs, settle)
+    opened, settlement = open_store(store), _settlement(ours, theirs, settle)
+    unknown_layers(settlement, opened, branch, ref, f"{ref}~1")
     try:
-        result = take_back(open_store(store), branch, ref, settlement=settlement, message=message)
+        result = take_back(opened, branch, ref, settlement=settlement, message=message)
     except MergeConflictError as error:
         _list_conflicts(error.conflicts, as_json=as_json)
         raise

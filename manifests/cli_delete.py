@@ -60,7 +60,7 @@ def rm(
     dataset = Dataset.open(opened, branch)
     ids = [*(images or []), *_ids_in(from_file), *_ids_of_query(dataset, query)]
     wanted = Wanted(
-        image_ids=tuple(dict.fromkeys(ids)),
+        image_ids=tuple(dict.fromkeys(text.lower() for text in ids)),
         file_names=tuple(file_name or ()),
         source_image_ids=tuple(source_id or ()),
     )
@@ -161,7 +161,13 @@ def _ids_of_query(dataset: Dataset, query: str) -> list[str]:
                 f"--query: expected a column image_id, got {', '.join(names)}; select image_id"
             )
         batches = [batch.column("image_id").to_pylist() for batch in result.batches()]
-    return [image_id for batch in batches for image_id in batch]
+    ids = [image_id for batch in batches for image_id in batch]
+    if wrong := [image_id for image_id in ids if not isinstance(image_id, str)]:
+        raise InputError(
+            f"--query: expected image ids in the column image_id, got {wrong[0]!r}; select the "
+            "image_id of a table"
+        )
+    return ids
 
 
 def _print_takedown(done: Takedown) -> None:
