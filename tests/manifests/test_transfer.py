@@ -666,7 +666,11 @@ class TestPull:
         merge_into(local, "main", theirs[:12], settlement=settlement)
         assert pull(local, source).refs[0].outcome == "ahead"
 
-    def test_unrelated_histories(self, source: Store, tmp_path: Path) -> None:
+    def test_unrelated_histories(
+        self, source: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # First commits by one author in one second are the same commit.
+        monkeypatch.setenv("MASKMILL_AUTHOR", "somebody else")
         other = Store(str(tmp_path / "other"))
         init(other)
         Writer(other).grow(seed=1)
