@@ -189,7 +189,7 @@ def _name(store: Store, name: str, ref: str, *, tag: bool) -> str:
     refs = Refs(store)
     commit_id = refs.resolve(ref)
     with pinned(store, commit_id):
-        if not _is_named(refs, commit_id):  # nothing but this name will keep it
+        if commit_id not in _named(refs):  # nothing but this name will keep it
             check_complete(store, commit_id)
             check_history(store, commit_id)
         (refs.create_tag if tag else refs.create_branch)(name, commit_id)
@@ -222,8 +222,8 @@ def check_history(store: Store, commit_id: str) -> None:
     `gc` keeps what is young, so a commit that no ref reaches may be there without its parents; a
     ref on it would make a store that `gc` refuses. Raises as `check_complete`.
     """
-    refs, seen = Refs(store), set[str]()
-    for head in sorted({*refs.branches().values(), *refs.tags().values()}):
+    seen: set[str] = set()
+    for head in sorted(_named(Refs(store))):
         with contextlib.suppress(ObjectMissingError, ObjectDamagedError):  # of what is not ours
             seen.update(merge_bases(store, commit_id, head))
         if commit_id in seen:
@@ -236,11 +236,15 @@ def check_history(store: Store, commit_id: str) -> None:
             check_complete(store, older)
 
 
-def _is_named(refs: Refs, commit_id: str) -> bool:
+def _named(refs: Refs) -> set[str]:
+    """Commits that a branch or tag is at; none if one of them is damaged.
+
+    Then all is looked for: a new branch may be the way out of the damage.
+    """
     try:
-        return commit_id in {*refs.branches().values(), *refs.tags().values()}
-    except ObjectDamagedError:  # of another ref; a new branch may be the way out
-        return False
+        return {*refs.branches().values(), *refs.tags().values()}
+    except ObjectDamagedError:
+        return set()
 
 
 def _result(commit_id: str, outcome: str, made: MergeDraft) -> MergeResult:
