@@ -1,19 +1,14 @@
-"""The HTML page of a diff: what changed in numbers, and the largest changes before and after.
-
-Self-contained: pictures are data: URIs, nothing is fetched, nothing runs. Everything that comes
-from data is escaped by the template engine.
-"""
+"""The HTML page of a diff: what changed in numbers, and the largest changes before and after."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
 
 from engine.diff_views import ExampleView, example_views
-from engine.report_photos import PictureQuality
+from engine.html_page import NONE, PictureQuality, render, smallest_needed, write_page
 from manifests.dataset import Dataset
 from manifests.diff_result import DROPPED, KEPT, OTHER_MASK, DatasetDiff, Example
 from manifests.errors import InputError
@@ -70,14 +65,20 @@ def write_diff_page(
     """
     examples = _chosen(found.examples, options.max_pictures)
     fixed = {"a": a, "b": b, "diff": found, "options": options, "max_rows": _MAX_ROWS}
-    page, num_pictures = _smallest_needed(a, b, examples, fixed, options)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(page)
-    except OSError as error:
-        raise InputError(
-            f"the diff cannot be written to {target}: {error.strerror or error}; name another file"
-        ) from error
+
+    def page_of(views: Sequence[ExampleView]) -> bytes:
+        masks = [view for view in views if view.teacher is not None]
+        flips = [view for view in views if view.teacher is None]
+        return render("diff.html", _FILTERS, {**fixed, "mask_views": masks, "flip_views": flips})
+
+    page, num_pictures = smallest_needed(
+        _QUALITIES,
+        lambda quality: example_views(a, b, examples, quality),
+        page_of,
+        max_bytes=options.max_page_bytes,
+        fewer=_without_every_fourth,
+    )
+    write_page(page, target, what="diff")
     return DiffPageSummary(target=str(target), num_bytes=len(page), num_pictures=num_pictures)
 
 
@@ -92,53 +93,17 @@ def _chosen(examples: Sequence[Example], max_pictures: int) -> list[Example]:
     return [*masks[:num_masks], *sorted(shown, key=lambda one: _FLIPS.index(one.kind))]
 
 
-def _smallest_needed(
-    a: Dataset,
-    b: Dataset,
-    examples: Sequence[Example],
-    fixed: Mapping[str, Any],  # Any: what the template reads
-    options: DiffPageOptions,
-) -> tuple[bytes, int]:
-    """The page within its limit, and how many changed boxes it shows."""
-    views: list[ExampleView] = []
-    page = b""
-    for quality in _QUALITIES:
-        views = example_views(a, b, examples, quality)
-        page = _render(fixed, views)
-        if len(page) <= options.max_page_bytes:
-            return page, len(views)
-    while views and len(page) > options.max_page_bytes:
-        # Every fourth goes, so that both kinds stay.
-        views = [view for number, view in enumerate(views) if number % 4 != 3 and len(views) > 3]
-        page = _render(fixed, views)
-    return page, len(views)
-
-
-def _render(fixed: Mapping[str, Any], views: Sequence[ExampleView]) -> bytes:  # Any: as above
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters |= {"count": _count, "share": _share, "percent": _percent}
-    template = environment.get_template("diff.html")
-    masks = [view for view in views if view.teacher is not None]
-    flips = [view for view in views if view.teacher is None]
-    page = template.render(**fixed, mask_views=masks, flip_views=flips)
-    return page.encode("utf-8", errors="replace")
-
-
-def _count(value: int) -> str:
-    return f"{value:,}"
+def _without_every_fourth(views: Sequence[ExampleView]) -> list[ExampleView]:
+    """So that both kinds stay; none of the last three."""
+    return [view for number, view in enumerate(views) if number % 4 != 3 and len(views) > 3]
 
 
 def _share(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"  # noqa: RUF001  a dash for "none"
+    return NONE if value is None else f"{value:.3f}"
 
 
 def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.1f}%"  # noqa: RUF001  as above
+    return NONE if value is None else f"{100 * value:.1f}%"
+
+
+_FILTERS: Mapping[str, Callable[..., object]] = {"share": _share, "percent": _percent}

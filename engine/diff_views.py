@@ -12,8 +12,8 @@ import pyarrow.compute as pc
 
 from engine.decode import ImageRejectedError, ImageRgb, decode_stored
 from engine.diff_pictures import Drawn, draw_change
+from engine.html_page import PictureQuality
 from engine.overlay import encode_jpeg
-from engine.report_photos import PictureQuality
 from engine.report_rows import DROPPED, KEPT, judged_rows
 from manifests import rle, schemas
 from manifests.dataset import Dataset

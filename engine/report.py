@@ -1,19 +1,16 @@
-"""The HTML report of a commit: one page with its history, its ledgers, and photos with masks.
-
-Self-contained: pictures are data: URIs, nothing is fetched, nothing runs. Everything that comes
-from data is escaped by the template engine.
-"""
+"""The HTML report of a commit: one page with its history, its ledgers, and photos with masks."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.report_photos import PhotoView, PictureQuality, photo_views
-from engine.report_survey import Survey, survey
+from engine.html_page import NONE, PictureQuality, render, smallest_needed, write_page
+from engine.report_photos import photo_views
+from engine.report_survey import survey
 from manifests.commit import Commit
 from manifests.dataset import Dataset
 from manifests.errors import InputError
@@ -98,15 +95,14 @@ def write_report(dataset: Dataset, target: Path, *, options: ReportOptions) -> R
         "rejects": _rejects(dataset, steps),
         "thumbnails": list(photo_views(dataset, found.thumbnails, _THUMBNAIL)),
     }
-    page, num_photos = _smallest_needed(dataset, found, fixed, options)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(page)
-    except OSError as error:
-        raise InputError(
-            f"the report cannot be written to {target}: {error.strerror or error}; "
-            "name another file"
-        ) from error
+    page, num_photos = smallest_needed(
+        _QUALITIES,
+        lambda quality: list(photo_views(dataset, found.photos, quality)),
+        lambda photos: render("report.html", _FILTERS, {**fixed, "photos": photos}),
+        max_bytes=options.max_page_bytes,
+        fewer=lambda photos: photos[: len(photos) * 3 // 4],
+    )
+    write_page(page, target, what="report")
     return ReportSummary(
         target=str(target),
         num_bytes=len(page),
@@ -115,52 +111,16 @@ def write_report(dataset: Dataset, target: Path, *, options: ReportOptions) -> R
     )
 
 
-def _smallest_needed(
-    dataset: Dataset,
-    found: Survey,
-    fixed: Mapping[str, Any],  # Any: what the template reads
-    options: ReportOptions,
-) -> tuple[bytes, int]:
-    """The page within its limit, and how many photos it has; without any if nothing else helps."""
-    photos: list[PhotoView] = []
-    page = b""
-    for quality in _QUALITIES:
-        photos = list(photo_views(dataset, found.photos, quality))
-        page = _render(fixed, photos)
-        if len(page) <= options.max_page_bytes:
-            return page, len(photos)
-    while photos and len(page) > options.max_page_bytes:
-        photos = photos[: len(photos) * 3 // 4]
-        page = _render(fixed, photos)
-    return page, len(photos)
-
-
-def _render(fixed: Mapping[str, Any], photos: Sequence[PhotoView]) -> bytes:  # Any: as above
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters |= {"share": _share, "signal": _signal, "count": _count}
-    template = environment.get_template("report.html")
-    return template.render(**fixed, photos=photos).encode("utf-8", errors="replace")
-
-
 def _share(part: float, whole: float) -> float:
     """Per cent, with one decimal; 0 of nothing."""
     return round(100 * part / whole, 1) if whole else 0.0
 
 
 def _signal(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2f}"  # noqa: RUF001  a dash for "none"
+    return NONE if value is None else f"{value:.2f}"
 
 
-def _count(value: int) -> str:
-    return f"{value:,}"
+_FILTERS: Mapping[str, Callable[..., object]] = {"share": _share, "signal": _signal}
 
 
 def _chain(dataset: Dataset) -> list[HistoryEntry]:

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from engine.decode import ImageRejectedError, ImageRgb, decode_stored
+from engine.html_page import PictureQuality
 from engine.overlay import Mark, Style, colour_of, draw_marks, encode_jpeg
 from engine.report_rows import DROPPED, KEPT, ROWS, UNJUDGED, judged_rows
 from engine.report_survey import PhotoRef
@@ -23,14 +24,6 @@ Row = dict[str, Any]  # Any: one value of each column
 _INDEX_COLUMNS = ["file_name", "source", "height", "width", "quarantine", *STREAM_COLUMNS]
 _STYLES: dict[str, Style] = {KEPT: "kept", UNJUDGED: "kept", DROPPED: "dropped"}
 _MAX_LISTED = 60
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PictureQuality:
-    """How much of the page a picture may take: its long side in pixels, JPEG's 1-100."""
-
-    long_side: int
-    jpeg: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
