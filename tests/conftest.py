@@ -23,6 +23,8 @@ import botocore.session
 import pytest
 from botocore.config import Config
 
+from tests.command_line import Maskmill, command_line
+
 BUCKET = "maskmill-tests"
 _GRPC_OFFSET = 10_000  # SeaweedFS listens for gRPC at every port plus this
 _UP_WITHIN_S = 90
@@ -73,6 +75,17 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
         # SIGTERM would take 15 s: it waits for clients that there are none of.
         os.killpg(process.pid, signal.SIGKILL)
         process.wait(30)
+
+
+@pytest.fixture
+def maskmill(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Maskmill:
+    """Runs a command line in this process; its store is `tmp_path / "store"` unless it says."""
+    monkeypatch.setenv("MASKMILL_STORE", str(tmp_path / "store"))
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.delenv("MASKMILL_DEBUG", raising=False)
+    return command_line(capsys)
 
 
 @pytest.fixture

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 import typer
 
 from engine import cli
 from manifests.console import print_table, run_app
+from tests.command_line import Answer, Maskmill, command_line
 from tests.engine.conftest import PhotoSet
 
 COMMANDS = [
@@ -26,43 +24,6 @@ COMMANDS = [
     ["reproduce"], ["teachers"], ["weights", "list"], ["weights", "fetch"],
     ["demo-photos"],
 ]  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a command said."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        """Standard output, which must be one JSON value and nothing else."""
-        return json.loads(self.out)
-
-
-Maskmill = Callable[..., Answer]
-
-
-@pytest.fixture
-def maskmill(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> Maskmill:
-    """Runs a command line in this process, with the store of this test as the default."""
-    monkeypatch.setenv("MASKMILL_STORE", str(tmp_path / "store"))
-    monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.delenv("MASKMILL_DEBUG", raising=False)
-
-    def run(*arguments: str) -> Answer:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as caught:
-            run_app(cli.app, arguments=arguments)
-        out, err = capsys.readouterr()
-        assert isinstance(caught.value.code, int)
-        return Answer(code=caught.value.code, out=out, err=err)
-
-    return run
 
 
 @pytest.fixture(scope="module")
@@ -306,13 +267,11 @@ def toy(capsys: pytest.CaptureFixture[str]) -> Callable[..., Answer]:
     def fail(as_json: bool = typer.Option(False, "--json")) -> None:
         raise raised[0]
 
+    command = command_line(capsys, app)
+
     def run(error: BaseException, *arguments: str) -> Answer:
         raised[:] = [error]
-        with pytest.raises(SystemExit) as caught:
-            run_app(app, arguments=[*arguments])
-        out, err = capsys.readouterr()
-        assert isinstance(caught.value.code, int)
-        return Answer(code=caught.value.code, out=out, err=err)
+        return command(*arguments)
 
     return run
 

@@ -8,34 +8,26 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 
-from engine.cli_diff import COMMANDS
 from engine.filter import FilterConfig, filter_masks
 from engine.label import LabelConfig, label
 from engine.policy import Policy
 from manifests import layout, schemas
-from manifests.console import run_app
 from manifests.dataset import Dataset
 from manifests.refs import Refs
+from tests.command_line import Maskmill
 from tests.engine.conftest import INLINE, PhotoSet
 
 Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
+def run(maskmill: Maskmill) -> Run:
     """Runs `diff` and returns its exit code, output and errors."""
-    app = typer.Typer(pretty_exceptions_enable=False, rich_markup_mode=None)
-    app.callback()(lambda: None)
-    for name, (command, epilog) in COMMANDS.items():
-        app.command(name, epilog=epilog)(command)
 
     def do(*arguments: str) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as stopped:
-            run_app(app, arguments=["diff", *arguments])
-        found = capsys.readouterr()
-        return int(stopped.value.code or 0), found.out, found.err
+        found = maskmill("diff", *arguments)
+        return found.code, found.out, found.err
 
     return do
 

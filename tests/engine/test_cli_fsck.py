@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import json
 import re
 import shutil
 import signal
@@ -16,7 +15,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +26,7 @@ from manifests.console import run_app
 from manifests.dataset import Dataset
 from manifests.refs import Refs
 from manifests.store import Store
+from tests.command_line import Maskmill
 from tests.engine.conftest import PhotoSet
 
 Hurt = Callable[[bytes], bytes | None]
@@ -38,42 +37,6 @@ _LAYERS = (
 )  # fmt: skip
 _FILTER = ("filter", "--set", 'teachers=["box"]')
 _FILTER_AGAIN = (*_FILTER, "--set", "use_human=false")
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a command said."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-Maskmill = Callable[..., Answer]
-
-
-@pytest.fixture
-def maskmill(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> Maskmill:
-    """Runs a command line in this process on the store in `tmp_path`."""
-    monkeypatch.setenv("MASKMILL_STORE", str(tmp_path / "store"))
-    monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.delenv("MASKMILL_DEBUG", raising=False)
-
-    def run(*arguments: str) -> Answer:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as caught:
-            run_app(cli.app, arguments=arguments)
-        out, err = capsys.readouterr()
-        assert isinstance(caught.value.code, int)
-        return Answer(code=caught.value.code, out=out, err=err)
-
-    return run
 
 
 @pytest.fixture(scope="module")

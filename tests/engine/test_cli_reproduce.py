@@ -7,11 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-import typer
 
-from engine.cli_reproduce import COMMANDS
-from manifests.console import run_app
 from manifests.store import Store
+from tests.command_line import Maskmill
 from tests.engine.chain import (
     chain_on,
     fill,
@@ -28,21 +26,10 @@ def head(store: Store, photos: PhotoSet) -> str:
 
 class TestCommand:
     @pytest.fixture
-    def answer(
-        self, store: Store, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-    ) -> Callable[..., tuple[int, str, str]]:
-        monkeypatch.setenv("COLUMNS", "200")
-        app = typer.Typer(rich_markup_mode=None)
-        app.callback()(lambda: None)
-        for name, (command, epilog) in COMMANDS.items():
-            app.command(name, epilog=epilog)(command)
-
+    def answer(self, store: Store, maskmill: Maskmill) -> Callable[..., tuple[int, str, str]]:
         def run(*arguments: str) -> tuple[int, str, str]:
-            capsys.readouterr()
-            with pytest.raises(SystemExit) as caught:
-                run_app(app, arguments=("reproduce", *arguments, "--inline", "-s", store.url))
-            out, err = capsys.readouterr()
-            return int(caught.value.code or 0), out, err
+            found = maskmill("reproduce", *arguments, "--inline", "-s", store.url)
+            return found.code, found.out, found.err
 
         return run
 

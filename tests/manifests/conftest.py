@@ -190,6 +190,22 @@ def filled_box(box_xyxy: tuple[float, float, float, float], size_hw: tuple[int, 
 
 
 @pytest.fixture
+def store(store_url: str) -> Store:
+    """An empty store on each protocol in turn."""
+    made = Store(store_url)
+    init(made)
+    return made
+
+
+@pytest.fixture
+def local(tmp_path: Path) -> Store:
+    """An empty store on a disk."""
+    made = Store(str(tmp_path / "store"))
+    init(made)
+    return made
+
+
+@pytest.fixture
 def builder(tmp_path: Path) -> DatasetBuilder:
     """An empty builder on a store of its own."""
     store = Store(str(tmp_path / "store"))

@@ -2,40 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
-import typer
 
 from manifests.cli_query import COMMANDS
-from manifests.console import run_app
 from manifests.dataset import Dataset
 from manifests.merge import merge_into
 from manifests.refs import Refs
 from manifests.takedown import take_down
+from tests.command_line import Maskmill
 from tests.manifests.steps import Steps
-
-
-@dataclass(frozen=True, kw_only=True)
-class Output:
-    """What a command line printed; `json` parses it."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-Maskmill = Callable[..., Output]
 
 
 @pytest.fixture
@@ -58,23 +37,11 @@ def steps(tmp_path: Path) -> Steps:
 
 
 @pytest.fixture
-def maskmill(
-    steps: Steps, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> Maskmill:
-    """Runs a command as `maskmill` does."""
+def maskmill(steps: Steps, maskmill: Maskmill, monkeypatch: pytest.MonkeyPatch) -> Maskmill:
+    """Runs a command on the store of `steps`."""
     monkeypatch.setenv("MASKMILL_STORE", steps.store.url)
     monkeypatch.setenv("COLUMNS", "120")
-
-    def run(*arguments: str) -> Output:
-        app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False)
-        for name, (command, epilog) in COMMANDS.items():
-            app.command(name, epilog=epilog)(command)
-        with pytest.raises(SystemExit) as stopped:
-            run_app(app, arguments=arguments)
-        printed = capsys.readouterr()
-        return Output(code=int(stopped.value.code or 0), out=printed.out, err=printed.err)
-
-    return run
+    return maskmill
 
 
 def test_every_command_has_help_with_examples(maskmill: Maskmill) -> None:

@@ -3,52 +3,19 @@
 from __future__ import annotations
 
 import io
-import json
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 
 from manifests.byte_progress import ByteProgress, size
 from manifests.cli_transfer import COMMANDS
-from manifests.console import run_app
 from manifests.dataset import Dataset
 from manifests.refs import Refs
 from manifests.store import Store
-
-
-@dataclass(frozen=True, kw_only=True)
-class Output:
-    """What a command line printed; `json` parses it."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-@pytest.fixture
-def maskmill(capsys: pytest.CaptureFixture[str]) -> Callable[..., Output]:
-    """Runs a command as `maskmill` does."""
-    app = typer.Typer()
-    for name, (command, epilog) in COMMANDS.items():
-        app.command(name, epilog=epilog)(command)
-
-    def run(*arguments: object) -> Output:
-        with pytest.raises(SystemExit) as caught:
-            run_app(app, arguments=[str(argument) for argument in arguments])
-        printed = capsys.readouterr()
-        return Output(code=int(caught.value.code or 0), out=printed.out, err=printed.err)
-
-    return run
+from tests.command_line import Maskmill
 
 
 @pytest.fixture
@@ -63,7 +30,7 @@ def dataset(builder: Any) -> Dataset:
     return Dataset(builder.store, made.commit_id)
 
 
-def test_there_and_back(maskmill: Callable[..., Output], dataset: Dataset, tmp_path: Path) -> None:
+def test_there_and_back(maskmill: Maskmill, dataset: Dataset, tmp_path: Path) -> None:
     url = dataset.store.url
     made = maskmill("clone", url, tmp_path / "copy")
     assert made.code == 0
@@ -80,7 +47,7 @@ def test_there_and_back(maskmill: Callable[..., Output], dataset: Dataset, tmp_p
     assert fetched.err == ""
 
 
-def test_dry_run(maskmill: Callable[..., Output], dataset: Dataset, tmp_path: Path) -> None:
+def test_dry_run(maskmill: Maskmill, dataset: Dataset, tmp_path: Path) -> None:
     maskmill("clone", dataset.store.url, tmp_path / "copy")
     Refs(dataset.store).create_branch("new", dataset.commit_id)
     planned = maskmill("push", tmp_path / "copy", "new", "-n", "--store", dataset.store.url)
@@ -89,9 +56,7 @@ def test_dry_run(maskmill: Callable[..., Output], dataset: Dataset, tmp_path: Pa
     assert Refs(Store(str(tmp_path / "copy"))).branches().keys() == {"main"}
 
 
-def test_refusals_are_sentences(
-    maskmill: Callable[..., Output], dataset: Dataset, tmp_path: Path
-) -> None:
+def test_refusals_are_sentences(maskmill: Maskmill, dataset: Dataset, tmp_path: Path) -> None:
     url = dataset.store.url
     nothing = maskmill("push", tmp_path / "nothing", "--store", url)
     assert (nothing.code, nothing.out) == (4, "")
@@ -103,7 +68,7 @@ def test_refusals_are_sentences(
 
 
 def test_moved_target_is_exit_6(
-    maskmill: Callable[..., Output], dataset: Dataset, builder: Any, tmp_path: Path
+    maskmill: Maskmill, dataset: Dataset, builder: Any, tmp_path: Path
 ) -> None:
     maskmill("clone", dataset.store.url, tmp_path / "copy")
     builder.image("b.jpg")
@@ -120,9 +85,7 @@ def test_moved_target_is_exit_6(
 
 
 class TestCheckout:
-    def test_tells_what_it_did(
-        self, maskmill: Callable[..., Output], dataset: Dataset, tmp_path: Path
-    ) -> None:
+    def test_tells_what_it_did(self, maskmill: Maskmill, dataset: Dataset, tmp_path: Path) -> None:
         arguments = "checkout", "main", tmp_path / "out", "--store", dataset.store.url
         made = maskmill(*arguments)
         head, files = made.out.splitlines()
@@ -136,9 +99,7 @@ class TestCheckout:
         assert (as_json.json["num_written"], as_json.err) == (1, "")
         assert as_json.json["folder"] == str(tmp_path / "out")
 
-    def test_boxes_alone(
-        self, maskmill: Callable[..., Output], dataset: Dataset, tmp_path: Path
-    ) -> None:
+    def test_boxes_alone(self, maskmill: Maskmill, dataset: Dataset, tmp_path: Path) -> None:
         made = maskmill(
             "checkout", "main", tmp_path / "out", "--layer", "boxes", "--no-images", "--store",
             dataset.store.url,
@@ -147,22 +108,20 @@ class TestCheckout:
         assert "files: 1 written" in made.out
 
     def test_not_a_checkout_is_exit_3(
-        self, maskmill: Callable[..., Output], dataset: Dataset, tmp_path: Path
+        self, maskmill: Maskmill, dataset: Dataset, tmp_path: Path
     ) -> None:
         refused = maskmill("checkout", "main", tmp_path, "--store", dataset.store.url)
         assert refused.code == 3
         assert "is not empty and no checkout" in refused.err
 
-    def test_unknown_ref(
-        self, maskmill: Callable[..., Output], dataset: Dataset, tmp_path: Path
-    ) -> None:
+    def test_unknown_ref(self, maskmill: Maskmill, dataset: Dataset, tmp_path: Path) -> None:
         refused = maskmill("checkout", "mian", tmp_path / "x", "--store", dataset.store.url)
         assert refused.code == 5
         assert not (tmp_path / "x").exists()
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_help_has_examples(name: str, maskmill: Callable[..., Output]) -> None:
+def test_help_has_examples(name: str, maskmill: Maskmill) -> None:
     shown = maskmill(name, "--help")
     assert "Examples:" in shown.out
     assert f"maskmill {name} " in shown.out

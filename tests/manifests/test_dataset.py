@@ -55,20 +55,6 @@ while True:
 """
 
 
-@pytest.fixture
-def store(store_url: str) -> Store:
-    opened = Store(store_url)
-    init(opened)
-    return opened
-
-
-@pytest.fixture
-def local(tmp_path: Path) -> Store:
-    opened = Store(str(tmp_path / "store"))
-    init(opened)
-    return opened
-
-
 def _cell(store: Store, number: int, shard: str = "s") -> Cell:
     return write_cell(store, pa.table({"n": [number, number]}), shard=shard, layer="boxes")
 

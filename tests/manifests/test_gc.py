@@ -14,7 +14,7 @@ import pytest
 from manifests import layout, pins
 from manifests.cells import write_cell
 from manifests.commit import Commit
-from manifests.dataset import Dataset, init, operation
+from manifests.dataset import Dataset, operation
 from manifests.errors import CommitError, InputError, ObjectDamagedError, StoreError
 from manifests.gc import DAY_S, GcOptions, collect_garbage
 from manifests.ledger import Ledger
@@ -28,20 +28,6 @@ from manifests.writer import Writer
 
 _NOW = GcOptions(grace_s=0, keep_log_s=0)
 _OPERATION = operation("test", version=1, config={})
-
-
-@pytest.fixture
-def store(store_url: str) -> Store:
-    opened = Store(store_url)
-    init(opened)
-    return opened
-
-
-@pytest.fixture
-def local(tmp_path: Path) -> Store:
-    opened = Store(str(tmp_path / "store"))
-    init(opened)
-    return opened
 
 
 def _cell(store: Store, value: int, shard: str = "s") -> Cell:

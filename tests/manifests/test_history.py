@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from manifests.commit import Commit
-from manifests.dataset import init, operation
+from manifests.dataset import operation
 from manifests.errors import ObjectMissingError, RefError
 from manifests.history import history, newest
 from manifests.refs import Refs
@@ -15,10 +13,8 @@ from manifests.store import Store
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    made = Store(str(tmp_path / "store"))
-    init(made)
-    return made
+def store(local: Store) -> Store:
+    return local
 
 
 def commit(store: Store, message: str, *parents: str, minute: int = 0) -> str:

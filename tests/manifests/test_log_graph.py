@@ -140,10 +140,8 @@ def test_lines_lead_from_every_commit_to_its_parents(history: list[tuple[str, li
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    made = Store(str(tmp_path / "store"))
-    init(made)
-    return made
+def store(local: Store) -> Store:
+    return local
 
 
 def commit(
