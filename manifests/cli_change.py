@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -88,19 +89,15 @@ def merge(
     as_json: JsonOption = False,
 ) -> None:
     """Bring another branch's changes in. Different data, or different layers, just merge."""
-    from manifests.errors import MergeConflictError
     from manifests.merge import merge_into, unknown_layers
 
     opened, settlement = open_store(store), _settlement(ours, theirs, settle)
     unknown_layers(settlement, opened, branch, ref)
-    try:
+    with _conflicts_listed(as_json=as_json):
         result = merge_into(
             opened, branch, ref, settlement=settlement, fast_forward=not no_ff,
             message=message,
         )  # fmt: skip
-    except MergeConflictError as error:
-        _list_conflicts(error.conflicts, as_json=as_json)
-        raise
     show(result, as_json=as_json, human=lambda: _print_merge(result, branch))
 
 
@@ -115,17 +112,13 @@ def revert(
     as_json: JsonOption = False,
 ) -> None:
     """Take one commit's changes back, with a new commit. 'theirs' is what was before it."""
-    from manifests.errors import MergeConflictError
     from manifests.merge import revert as take_back
     from manifests.merge import unknown_layers
 
     opened, settlement = open_store(store), _settlement(ours, theirs, settle)
     unknown_layers(settlement, opened, branch, ref, f"{ref}~1")
-    try:
+    with _conflicts_listed(as_json=as_json):
         result = take_back(opened, branch, ref, settlement=settlement, message=message)
-    except MergeConflictError as error:
-        _list_conflicts(error.conflicts, as_json=as_json)
-        raise
     show(result, as_json=as_json, human=lambda: _print_merge(result, branch))
 
 
@@ -209,9 +202,17 @@ def _print_merge(result: MergeResult, branch: str) -> None:
         say(f"{count:,} cells of {layer} were out of date and taken out: run 'maskmill filter'")
 
 
-def _list_conflicts(conflicts: Iterable[object], *, as_json: bool) -> None:
-    if not as_json:
-        _print_conflicts("conflicts", conflicts)
+@contextmanager
+def _conflicts_listed(*, as_json: bool) -> Iterator[None]:
+    """Lists the cells of a merge that is refused, before the sentence that says so."""
+    from manifests.errors import MergeConflictError
+
+    try:
+        yield
+    except MergeConflictError as error:
+        if not as_json:
+            _print_conflicts("conflicts", error.conflicts)
+        raise
 
 
 def _print_conflicts(title: str, conflicts: Iterable[object]) -> None:

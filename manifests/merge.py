@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from manifests import schemas
@@ -63,7 +65,7 @@ def merge_into(
 
     Raises:
         RefError: no such ref.
-        CommitError: the histories have nothing in common.
+        CommitError: the histories have nothing in common, or `gc` has taken objects of theirs.
         MergeConflictError: both sides changed the same cells, and nobody settled it.
         CommitConflictError: the branch moved meanwhile.
     """
@@ -71,12 +73,13 @@ def merge_into(
     ours, theirs = writer.dataset.commit_id, Refs(store).resolve(their_ref)
     if is_ancestor(store, theirs, ours):
         return MergeResult(commit_id=ours, outcome="up_to_date")
-    if fast_forward and is_ancestor(store, ours, theirs):
-        writer.move_to(theirs, reason="merge")
-        return MergeResult(commit_id=theirs, outcome="fast_forward")
-    made = draft_merge(writer.dataset, Dataset(store, theirs), settlement)
-    draft = replace(made.draft, message=message or f"merge {their_ref} into {branch}")
-    return _result(writer.publish(draft), "merged", made)
+    with kept(store, theirs):
+        if fast_forward and is_ancestor(store, ours, theirs):
+            writer.move_to(theirs, reason="merge")
+            return MergeResult(commit_id=theirs, outcome="fast_forward")
+        made = draft_merge(writer.dataset, Dataset(store, theirs), settlement)
+        draft = replace(made.draft, message=message or f"merge {their_ref} into {branch}")
+        return _result(writer.publish(draft), "merged", made)
 
 
 def revert(
@@ -131,8 +134,7 @@ def reset(store: Store, branch: str, ref: str) -> MergeResult:
     _check_brings_nothing_back(
         Dataset(store, commit_id), Removals.load(store, writer.dataset.commit)
     )
-    with pinned(store, commit_id):
-        check_history(store, commit_id)
+    with kept(store, commit_id):
         writer.move_to(commit_id, reason="reset")
     return MergeResult(commit_id=commit_id, outcome="reset")
 
@@ -188,10 +190,7 @@ def create_tag(store: Store, tag: str, ref: str) -> str:
 def _name(store: Store, name: str, ref: str, *, tag: bool) -> str:
     refs = Refs(store)
     commit_id = refs.resolve(ref)
-    with pinned(store, commit_id):
-        if commit_id not in _named(refs):  # nothing but this name will keep it
-            check_complete(store, commit_id)
-            check_history(store, commit_id)
+    with kept(store, commit_id):
         (refs.create_tag if tag else refs.create_branch)(name, commit_id)
     return commit_id
 
@@ -216,14 +215,24 @@ def check_complete(store: Store, commit_id: str) -> None:
     )
 
 
-def check_history(store: Store, commit_id: str) -> None:
-    """Looks for every object of the history of a commit, as far as no branch or tag has it.
+@contextmanager
+def kept(store: Store, commit_id: str) -> Iterator[None]:
+    """Keeps a commit from `gc` while a ref is put on it or on top of it, after looking for it.
 
-    `gc` keeps what is young, so a commit that no ref reaches may be there without its parents; a
-    ref on it would make a store that `gc` refuses. Raises as `check_complete`.
+    All of its history is looked for, as far as no branch or tag has it: `gc` keeps what is young,
+    so a commit that no ref reaches may be there without its parents, and a ref on it would make a
+    store that `gc` refuses. Raises as `check_complete`.
     """
+    with pinned(store, commit_id):
+        named = _named(Refs(store))
+        if commit_id not in named:
+            _check_history(store, commit_id, named)
+        yield
+
+
+def _check_history(store: Store, commit_id: str, named: Collection[str]) -> None:
     seen: set[str] = set()
-    for head in sorted(_named(Refs(store))):
+    for head in sorted(named):
         with contextlib.suppress(ObjectMissingError, ObjectDamagedError):  # of what is not ours
             seen.update(merge_bases(store, commit_id, head))
         if commit_id in seen:

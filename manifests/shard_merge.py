@@ -300,6 +300,8 @@ def _united_rows(
             row = other
         elif other == base.get(annotation_id):
             row = mine
+        elif (mine["status"] == schemas.OK) != (other["status"] == schemas.OK):
+            row = mine if mine["status"] == schemas.OK else other  # a mask is better than none
         else:
             row, is_disputed = (other if side == "theirs" else mine), True
         if row is not None:

@@ -20,7 +20,7 @@ from manifests.errors import CommitConflictError, NothingToCommitError, RefError
 from manifests.ledger import Ledger
 from manifests.manifest import Manifest
 from manifests.merge_states import State, merge_states
-from manifests.pins import Pin, check_objects, check_there, pinned, wait_for_sweep
+from manifests.pins import Pin, check_objects, check_there, wait_for_sweep
 from manifests.refs import RefEntry, Refs
 from manifests.removed import Removals
 from manifests.store import Store
@@ -191,16 +191,12 @@ class Writer:
         return entry
 
     def move_to(self, commit_id: str, *, reason: str) -> None:
-        """Moves the branch to a commit that is there already.
+        """Moves the branch to a commit that is there, pinned and looked for: see manifests.merge.
 
         Raises:
             CommitConflictError: the branch moved meanwhile.
-            CommitError: `gc` took objects of the commit away.
         """
-        with pinned(self.store, commit_id):
-            target = Dataset(self.store, commit_id)
-            check_there(self.store, new_cells(target.manifest, self.dataset.manifest))
-            self._refs.advance(self.branch, expected=self._entry, commit=commit_id, reason=reason)
+        self._refs.advance(self.branch, expected=self._entry, commit=commit_id, reason=reason)
 
     def _publish(self, attempt: _Attempt, pin: Pin) -> str:
         """Stores what is new besides the cells, pins it, and moves the branch (manifests.pins)."""

@@ -19,7 +19,7 @@ from manifests.errors import CommitError, InputError, ObjectDamagedError, StoreE
 from manifests.gc import DAY_S, GcOptions, collect_garbage
 from manifests.ledger import Ledger
 from manifests.manifest import Cell
-from manifests.merge import create_branch, create_tag, reset
+from manifests.merge import create_branch, create_tag, merge_into, reset
 from manifests.pins import Sweep, check_there, pinned, wait_for_sweep
 from manifests.refs import Refs
 from manifests.results import ResultRecord, find_result, publish_result, work_key
@@ -82,18 +82,25 @@ class TestWhatGoes:
         with pytest.raises(StoreError, match=f"commit {second[:12]}"):
             Dataset.open(store, "main@{1}")
 
-    @pytest.mark.parametrize("name", [reset, create_branch, create_tag])
+    @pytest.mark.parametrize("lost", ["commit", "cell"])
+    @pytest.mark.parametrize(
+        "name", [create_branch, create_tag, reset, merge_into], ids=lambda verb: verb.__name__
+    )
     def test_a_young_commit_whose_history_went_gets_no_ref(
-        self, local: Store, name: Callable[[Store, str, str], object]
+        self, local: Store, name: Callable[[Store, str, str], object], lost: str
     ) -> None:
         first = _commit(local, _cell(local, 1))
-        old = _commit(local, _cell(local, 2))
+        cell = _cell(local, 2)
+        old = _commit(local, cell)
         young = _commit(local, _cell(local, 3))
         reset(local, "main", first)
-        os.utime(Path(local.root) / layout.object_path(old), (1e9, 1e9))
-        collect_garbage(local, GcOptions(grace_s=DAY_S, keep_log_s=0))
-        with pytest.raises(StoreError, match=f"commit {old[:12]} is missing"):
-            name(local, "main" if name is reset else "new", young)
+        aged = old if lost == "commit" else cell.object_id
+        os.utime(Path(local.root) / layout.object_path(aged), (1e9, 1e9))
+        assert collect_garbage(local, GcOptions(grace_s=DAY_S, keep_log_s=0)).deleted == [aged]
+        says = f"commit {old[:12]} is missing" if lost == "commit" else "no longer in"
+        with pytest.raises((StoreError, CommitError), match=says):
+            name(local, "main" if name in (reset, merge_into) else "new", young)
+        assert Refs(local).branches() == {"main": first}
         assert collect_garbage(local, _NOW).num_deleted > 0  # nothing stands in its way
 
     def test_deleted_branch(self, local: Store) -> None:
