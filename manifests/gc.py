@@ -17,11 +17,12 @@ import msgspec
 from manifests import layout
 from manifests.commit import Commit
 from manifests.errors import InputError, MaskmillError, ObjectDamagedError, ObjectMissingError
+from manifests.file_ages import ListedFile, list_files, store_clock
 from manifests.in_parallel import in_parallel
 from manifests.pins import Sweep, pins
 from manifests.reachable import Reachable, Roots, find_roots
 from manifests.results import ResultRecord
-from manifests.store import ListedFile, Store
+from manifests.store import Store
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +93,7 @@ def collect_garbage(
         StoreError: another `gc` is at work, or the store cannot be reached.
     """
     store.check_is_store()
-    run = _Run(store, options, now=store.clock())
+    run = _Run(store, options, now=store_clock(store))
     run.reachable.add(run.roots())
     folders = run.folders("objects")
     for number, files in enumerate(run.listed("objects", folders)):
@@ -114,7 +115,6 @@ class _Run:
         self.reachable = Reachable(store)
         self.result = GcResult(dry_run=options.dry_run)
         self._garbage: dict[str, ListedFile] = {}
-        self._young: set[bytes] = set()
 
     def roots(self) -> Roots:
         """Refs, their recent logs, and commits that are being published."""
@@ -148,7 +148,7 @@ class _Run:
         """Each folder's files, listed a few folders ahead."""
 
         def look(folder: str) -> list[ListedFile]:
-            return self._store.list_files(f"{kind}/{folder}")
+            return list_files(self._store, f"{kind}/{folder}")
 
         return in_parallel(look, folders, num_threads=_LISTERS)
 
@@ -161,11 +161,7 @@ class _Run:
             self.result.num_bytes += file.num_bytes
             if file.name in self.reachable:
                 continue
-            if self.reachable.is_taken_down(file.name):
-                self._garbage[file.name] = file
-            elif self._is_young(file):
-                self._young.add(bytes.fromhex(file.name))
-            else:
+            if self.reachable.is_taken_down(file.name) or not self._is_young(file):
                 self._garbage[file.name] = file
         if self._options.dry_run:
             self._count_deleted(list(self._garbage))
@@ -244,7 +240,7 @@ class _Run:
             scratch = f"{layout.SCRATCH}/{name}"
             folders += [f"{scratch}/{below}" for below in self._store.list_names(scratch)]
         for folder in folders:
-            for file in self._store.list_files(folder):
+            for file in list_files(self._store, folder):
                 if self._now - file.modified >= max(self._options.grace_s, DAY_S):
                     yield f"{folder}/{file.name}"
 

@@ -14,9 +14,7 @@ import os
 import random
 import time
 import uuid
-from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -54,15 +52,6 @@ class NameTakenError(MaskmillError):
 
 class WriteStateUnknownError(StoreError):
     """A conditional write got no answer, and reading it back gave none either."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ListedFile:
-    """A file of a folder: its name in it, bytes, and seconds since 1970 by the store's clock."""
-
-    name: str
-    num_bytes: int
-    modified: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,7 +150,7 @@ class Store:
             return
         finally:
             with explained(self.url, self.protocol):
-                self.fs.rm_file(self._path(key))
+                self.fs.rm_file(self.path(key))
         raise StoreError(
             f"the object store at {self.url} ignores conditional writes (If-None-Match), so two "
             "writers could overwrite each other's commits; use one that honours them "
@@ -198,7 +187,7 @@ class Store:
         """Tries once; a write without an answer counts as done if our bytes are there."""
         try:
             with explained(self.url, self.protocol):
-                return create_if_absent(self.fs, self.protocol, self._path(key), data)
+                return create_if_absent(self.fs, self.protocol, self.path(key), data)
         except NoAnswerError as error:
             found = self._read_after_silence(key)
             if found is None:
@@ -250,7 +239,7 @@ class Store:
 
     def open_object(self, object_id: str) -> BinaryIO:
         """An object as a seekable file with read-ahead; the caller closes it. Not checked."""
-        path = self._path(layout.object_path(object_id))
+        path = self.path(layout.object_path(object_id))
         with explained(self.url, self.protocol):
             if self.protocol == "memory":  # fsspec would hand the same file to every reader
                 return io.BytesIO(self.fs.cat_file(path))
@@ -263,7 +252,7 @@ class Store:
             ObjectMissingError: there is no such object.
             ObjectDamagedError: it ends before that part does.
         """
-        path = self._path(layout.object_path(object_id))
+        path = self.path(layout.object_path(object_id))
         data = b""
         if num_bytes:
             with explained(self.url, self.protocol):
@@ -279,7 +268,7 @@ class Store:
         """Bytes of an object, or None if it is not there."""
         try:
             with explained(self.url, self.protocol):
-                return int(self.fs.size(self._path(layout.object_path(object_id))))
+                return int(self.fs.size(self.path(layout.object_path(object_id))))
         except ObjectMissingError:
             return None
 
@@ -297,7 +286,7 @@ class Store:
         """The bytes under a key, or None."""
         try:
             with explained(self.url, self.protocol):
-                return bytes(self.fs.cat_file(self._path(key)))
+                return bytes(self.fs.cat_file(self.path(key)))
         except ObjectMissingError:
             return None
 
@@ -305,57 +294,27 @@ class Store:
         """Replaces a small file. Only for result records whose object has gone."""
         with explained(self.url, self.protocol):
             if self.protocol == "file":
-                write_local(self._path(key), data, exclusive=False)
+                write_local(self.path(key), data, exclusive=False)
             else:
-                self.fs.pipe_file(self._path(key), data)
+                self.fs.pipe_file(self.path(key), data)
 
     def remove(self, key: str) -> None:
         """Deletes a file; done if it is not there."""
         try:
             with explained(self.url, self.protocol):
-                self.fs.rm_file(self._path(key))
+                self.fs.rm_file(self.path(key))
         except ObjectMissingError:
             return
-
-    def list_files(self, folder: str) -> list[ListedFile]:
-        """The files directly below a folder with size and time, sorted by name; [] if none."""
-        try:
-            with explained(self.url, self.protocol):
-                found = self.fs.ls(self._path(folder), detail=True, refresh=True)
-        except ObjectMissingError:
-            return []
-        files = [
-            ListedFile(
-                name=str(entry["name"]).rsplit("/", 1)[-1],
-                num_bytes=int(entry["size"] or 0),
-                modified=_modified(entry),
-            )
-            for entry in found
-            if entry["type"] == "file"
-        ]
-        shown = (file for file in files if file.name and not file.name.startswith("."))
-        return sorted(shown, key=lambda file: file.name)
-
-    def clock(self) -> float:
-        """Seconds since 1970 by the store's own clock, which is the one that its files' times are
-        from; this machine's may be wrong."""
-        key = f"{layout.PROBES}/{uuid.uuid4().hex}"
-        self.create_if_absent(key, b"what time is it?")
-        try:
-            with explained(self.url, self.protocol):
-                return _modified(self.fs.info(self._path(key)))
-        finally:
-            self.remove(key)
 
     def list_names(self, folder: str) -> list[str]:
         """Sorted last path parts directly below a folder; [] if there is none."""
         try:
             with explained(self.url, self.protocol):
-                paths = self.fs.ls(self._path(folder), detail=False, refresh=True)
+                paths = self.fs.ls(self.path(folder), detail=False, refresh=True)
         except ObjectMissingError:
             return []
         # S3 lists a folder's own marker with it: SeaweedFS leaves one where the last file went.
-        own = self._path(folder).strip("/")
+        own = self.path(folder).strip("/")
         names = {
             str(path).rstrip("/").rsplit("/", 1)[-1]
             for path in paths
@@ -364,7 +323,7 @@ class Store:
         return sorted(name for name in names if not name.startswith("."))
 
     def _put(self, object_id: str, source: bytes | Path, num_bytes: int) -> None:
-        path = self._path(layout.object_path(object_id))
+        path = self.path(layout.object_path(object_id))
         # A small object is sent in the time that asking for it takes, and is young again after it.
         is_asked_for = self.protocol == "file" or num_bytes > _SENT_UNASKED_BYTES
         if is_asked_for and self.object_size(object_id) == num_bytes:
@@ -381,21 +340,9 @@ class Store:
             else:
                 self.fs.put_file(str(source), path)  # in parts; visible when the last one is there
 
-    def _path(self, key: str) -> str:
+    def path(self, key: str) -> str:
+        """Where a key lies in the file system."""
         return f"{self.root}/{key}"
-
-
-def _modified(entry: Mapping[str, Any]) -> float:  # Any: each file system has words of its own
-    """When a file was written, in seconds since 1970."""
-    found = entry.get("mtime") or entry.get("LastModified") or entry.get("created")
-    if isinstance(found, datetime):
-        aware = found if found.tzinfo else found.replace(tzinfo=UTC)
-        return aware.timestamp()
-    if not isinstance(found, int | float):
-        raise StoreError(
-            f"the file system tells no time for {entry.get('name')}, so nothing is known to be old"
-        )
-    return float(found)
 
 
 _READ_AHEAD: dict[str, dict[str, Any]] = {

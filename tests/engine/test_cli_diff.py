@@ -157,7 +157,7 @@ def test_a_missing_cell_is_one_sentence(shop: str, run: Run) -> None:
 
     dataset = Dataset.open(Store(shop), "strict")
     cell = dataset.manifest.of_layer(schemas.VERDICTS)[1]
-    dataset.store.fs.rm_file(dataset.store._path(layout.object_path(cell.object_id)))
+    dataset.store.remove(layout.object_path(cell.object_id))
     code, out, _ = run("main", "strict", "--store", shop, "--json")
     error = json.loads(out)["error"]
     assert (code, error["kind"]) == (4, "ObjectMissingError")

@@ -166,7 +166,7 @@ def test_images_that_were_taken_down_are_grey(before: Dataset, tmp_path: Path) -
     store, shard = before.store, before.manifest.shards()[0]
     page, _ = page_of(before, changed(before, shard), tmp_path)
     assert len(pictures(page)) == 4
-    store.fs.rm_file(store._path(layout.object_path(shard)))
+    store.remove(layout.object_path(shard))
     page, summary = page_of(before, changed(before, shard), tmp_path)
     assert summary.num_pictures == 2
     assert pictures(page) == []
@@ -186,7 +186,7 @@ def test_a_takedown_is_explained(
     image_id = old.table(shard, schemas.IMAGE_INDEX)["image_id"][0].as_py()
     done = take_down(old.store, "main", {shard: [image_id]}, reason="by order of the owner")
     new = Dataset(old.store, done.commit_id)
-    old.store.fs.rm_file(old.store._path(layout.object_path(shard)))
+    old.store.remove(layout.object_path(shard))
     page, summary = page_of(with_masks(new), changed(with_masks(old), shard), tmp_path)
     assert (summary.num_pictures, len(pictures(page))) == (1, 2)
     page, _ = page_of(with_masks(old), changed(with_masks(old), shard), tmp_path)

@@ -55,7 +55,7 @@ def setter(row: int, **values: Any) -> Callable[[Rows], None]:
 
 
 def without_object(dataset: Dataset, object_id: str) -> None:
-    dataset.store.fs.rm_file(dataset.store._path(layout.object_path(object_id)))
+    dataset.store.remove(layout.object_path(object_id))
 
 
 def shop_of(builder: DatasetBuilder) -> Dataset:

@@ -213,7 +213,7 @@ def test_a_missing_cell(shop: Dataset, first: str) -> None:
 @pytest.mark.parametrize("how", ["flipped", "cut", "empty"])
 def test_a_damaged_cell(shop: Dataset, first: str, how: str) -> None:
     after = edited(shop, first, schemas.VERDICTS, setter(0, keep=False, reason="too_small"))
-    path = Path(shop.store._path(layout.object_path(after.cell(first, "verdicts").object_id)))
+    path = Path(shop.store.path(layout.object_path(after.cell(first, "verdicts").object_id)))
     data = bytearray(path.read_bytes())
     data[len(data) // 3] ^= 0x55
     path.chmod(0o644)
