@@ -23,7 +23,8 @@ from manifests.fsck_tables import (
     rows_where,
 )
 from manifests.manifest import Cell
-from manifests.rle_columns import FAULTS, measure
+from manifests.rle_columns import measure
+from manifests.rle_runs import FAULTS
 
 _STATUSES = pa.array([schemas.OK, schemas.SKIPPED, schemas.FAILED, schemas.ABSENT, schemas.PENDING])
 _NEEDED = ("counts", "area_px", "mask_box_xyxy")

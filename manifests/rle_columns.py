@@ -1,34 +1,19 @@
-"""Whole columns of COCO RLE masks at once: are they valid, and what are their areas and boxes.
+"""Areas and boxes of whole columns of COCO RLE masks, with what is the matter with damaged ones.
 
-What `rle.check`, `rle.area` and `rle.box_xyxy` say of one mask, in numpy over a few thousand masks
-together, so that ten million of them take minutes. Nothing in here can crash on foreign bytes.
+What `rle.area` and `rle.box_xyxy` say of one mask, in numpy over a few hundred together.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-Ints = NDArray[np.int64]
-Bools = NDArray[np.bool_]
+from manifests.rle_runs import Ints, Runs, characters, decode, starts_of, sum_by_mask
 
-FAULTS = (
-    "",
-    "has a character outside COCO's alphabet",
-    "ends in the middle of a number",
-    "has a number that no image needs",
-    "is of an image of an impossible size",
-    "has a negative run",
-    "does not cover its image's pixels",
-)
-_SOUND, _ALPHABET, _CUT, _LONG, _IMPOSSIBLE, _NEGATIVE, _COVERAGE = range(len(FAULTS))
-_MAX_NUMBER_CHARS = 7  # as in rle.runs_from_counts
 _CHUNK_CHARS = 1 << 16  # the arrays of one round stay in the processor's cache
-_MAX_PIXELS = 1 << 40  # sums of valid runs stay far below 2^63
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,178 +45,47 @@ def measure(counts: pa.BinaryArray, *, heights: Ints, widths: Ints) -> RleMeasur
         area_px=np.zeros(num_masks, np.int64),
         box_xyxy=np.zeros((num_masks, 4), np.float32),
     )
-    offsets, data = _buffers(counts)
+    offsets, data = characters(counts)
     start = 0
     while start < num_masks:
         stop = int(np.searchsorted(offsets, offsets[start] + _CHUNK_CHARS, side="right")) - 1
         stop = min(max(stop, start + 1), num_masks)
         here = slice(start, stop)
         chars = data[offsets[start] : offsets[stop]]
-        part = _Part(offsets[start : stop + 1] - offsets[start], heights[here], widths[here])
-        part.measure(chars)
-        found.faults[here], found.area_px[here] = part.faults, part.area_px
-        found.box_xyxy[here] = part.box_xyxy
+        places = offsets[start : stop + 1] - offsets[start]
+        runs = decode(chars, places, heights=heights[here], widths=widths[here])
+        found.faults[here] = runs.faults
+        found.area_px[here] = sum_by_mask(runs.pairs[:, 1], runs.first)
+        _find_boxes(runs, heights[here], into=found.box_xyxy[here])
         start = stop
     return found
 
 
-def _buffers(counts: pa.BinaryArray) -> tuple[Ints, NDArray[np.uint8]]:
-    """[N + 1] offsets and the characters of all masks."""
-    kind = np.int64 if pa.types.is_large_binary(counts.type) else np.int32
-    _, offsets, data = counts.buffers()
-    if offsets is None or data is None or not len(counts):
-        return np.zeros(len(counts) + 1, np.int64), np.zeros(0, np.uint8)
-    all_offsets = np.frombuffer(offsets, dtype=kind)
-    mine = all_offsets[counts.offset : counts.offset + len(counts) + 1]
-    return mine.astype(np.int64), np.frombuffer(data, dtype=np.uint8)
-
-
-class _Part:
-    """Some hundred masks. Legend: N masks, C characters, M numbers of them, K pairs of numbers.
-
-    Numbers are taken in pairs, a background and a foreground run; a mask with an odd number of them
-    gets an empty foreground run, so that each mask is some whole rows of a [K, 2] array.
-    """
-
-    def __init__(self, offsets: Ints, heights: Ints, widths: Ints) -> None:
-        self._offsets = offsets  # [N + 1]
-        self._heights = heights.astype(np.int64)
-        self._num_pixels = self._heights * widths.astype(np.int64)
-        size = len(offsets) - 1
-        self.faults = np.zeros(size, np.int8)
-        self.area_px = np.zeros(size, np.int64)
-        self.box_xyxy = np.zeros((size, 4), np.float32)
-
-    def measure(self, chars: NDArray[np.uint8]) -> None:
-        """Fills `faults`, `area_px` and `box_xyxy`."""
-        is_impossible = (self._heights < 1) | (self._num_pixels < 1)
-        self._blame(is_impossible | (self._num_pixels > _MAX_PIXELS), _IMPOSSIBLE)
-        bits = chars - np.uint8(48)  # those below "0" wrap round to large ones
-        ends, sizes = self._numbers(bits)
-        written = _values(bits, ends)
-        first = _starts((sizes + 1) // 2)  # [N + 1] where each mask's pairs begin
-        rows = np.repeat(np.arange(len(sizes)), np.diff(first))  # [K]
-        pairs = _paired(written, sizes, first)
-        self._clear_faulty(pairs, rows)
-        _undo_differences(pairs, sizes, first, rows)
-        self._check_runs(pairs, first, rows)
-        self.area_px = _sum_by_mask(pairs[:, 1], first)
-        self._find_boxes(pairs, first, rows)
-
-    def _numbers(self, bits: NDArray[np.uint8]) -> tuple[Ints, Ints]:
-        """[M] where each number ends, and [N] how many each mask has."""
-        offsets, not_empty = self._offsets, np.flatnonzero(np.diff(self._offsets))
-        is_bad = bits >= 64
-        if is_bad.any():
-            self._blame(_sum_by_mask(is_bad, offsets) > 0, _ALPHABET)
-        is_last = (bits & 0x20) == 0
-        ends_of_masks = offsets[not_empty + 1] - 1
-        is_cut = np.zeros(len(self.faults), bool)
-        is_cut[not_empty] = ~is_last[ends_of_masks]
-        self._blame(is_cut, _CUT)
-        is_last[ends_of_masks] = True  # no number may reach into the next mask
-        ends = np.flatnonzero(is_last)
-        first = np.searchsorted(ends, offsets)
-        is_long = np.diff(ends, prepend=-1) > _MAX_NUMBER_CHARS
-        if is_long.any():
-            self._blame(_sum_by_mask(is_long, first) > 0, _LONG)
-        return ends, np.diff(first)
-
-    def _check_runs(self, pairs: Ints, first: Ints, rows: Ints) -> None:
-        """The runs of a mask with a fault become 0."""
-        if pairs.min(initial=0) < 0:
-            self._blame(_sum_by_mask(np.any(pairs < 0, axis=1), first) > 0, _NEGATIVE)
-        # The longest run first: a sum of absurd runs could wrap round to the right one.
-        if pairs.max(initial=0) > self._num_pixels.min(initial=_MAX_PIXELS):
-            is_too_long = np.any(pairs > self._num_pixels[rows, None], axis=1)
-            self._blame(_sum_by_mask(is_too_long, first) > 0, _COVERAGE)
-        self._clear_faulty(pairs, rows)
-        covered = _sum_by_mask(pairs[:, 0] + pairs[:, 1], first)
-        self._blame(covered != self._num_pixels, _COVERAGE)
-        self._clear_faulty(pairs, rows)
-
-    def _find_boxes(self, pairs: Ints, first: Ints, rows: Ints) -> None:
-        """Tight boxes: a run goes down its columns, and one that is in two fills the height."""
-        sums = _starts(pairs[:, 0] + pairs[:, 1])
-        is_run = pairs[:, 1] > 0
-        rows, runs = rows[is_run], pairs[is_run, 1]
-        if not len(rows):
-            return
-        stops = sums[1:][is_run] - sums[first[rows]]
-        height = self._heights[rows]
-        left, top = _column_and_row(stops - runs, height)
-        right, bottom = _column_and_row(stops - 1, height)
-        is_tall = left != right
-        top[is_tall] = 0
-        bottom[is_tall] = height[is_tall] - 1
-        starts = np.flatnonzero(np.diff(rows, prepend=-1))
-        lasts = np.append(starts[1:], len(rows)) - 1
-        box = (
-            left[starts], np.minimum.reduceat(top, starts),
-            right[lasts] + 1, np.maximum.reduceat(bottom, starts) + 1,
-        )  # fmt: skip
-        self.box_xyxy[rows[starts]] = np.stack(box, axis=1)
-
-    def _clear_faulty(self, pairs: Ints, rows: Ints) -> None:
-        is_faulty = self.faults != _SOUND
-        if is_faulty.any():
-            pairs[is_faulty[rows]] = 0
-
-    def _blame(self, is_faulty: Bools, fault: int) -> None:
-        """The first fault of a mask is the one that is told."""
-        self.faults[is_faulty & (self.faults == _SOUND)] = fault
-
-
-def _values(bits: NDArray[np.uint8], ends: Ints) -> Ints:
-    """[M] numbers as they are written: 5 bits a character, lowest first, two's complement."""
-    lengths = np.diff(ends, prepend=-1)
-    starts = ends - lengths + 1
-    values = (bits[starts] & 0x1F).astype(np.int64)
-    longer = np.flatnonzero(lengths > 1)
-    for place in range(1, _MAX_NUMBER_CHARS):
-        values[longer] |= (bits[starts[longer] + place] & 0x1F).astype(np.int64) << 5 * place
-        longer = longer[lengths[longer] > place + 1]
-    is_negative = np.flatnonzero(bits[ends] & 0x10)
-    values[is_negative] -= np.int64(1) << 5 * np.minimum(lengths[is_negative], _MAX_NUMBER_CHARS)
-    return values
-
-
-def _paired(values: Ints, sizes: Ints, first: Ints) -> Ints:
-    """[K, 2] the numbers of every mask, from an even place on."""
-    pairs = np.zeros(2 * int(first[-1]), np.int64)
-    shifts = 2 * first[:-1] - _starts(sizes)[:-1]
-    pairs[np.arange(len(values)) + np.repeat(shifts, sizes)] = values
-    return pairs.reshape(-1, 2)
-
-
-def _undo_differences(pairs: Ints, sizes: Ints, first: Ints, rows: Ints) -> None:
-    """From a mask's fourth number on, each is written as the difference to the last but one:
-    foreground runs are one running sum, and background runs but the very first another."""
-    starts = first[:-1][sizes > 0]
-    first_runs = pairs[starts, 0]
-    pairs[starts, 0] = 0
-    for side in (0, 1):
-        sums = _starts(pairs[:, side])
-        np.subtract(sums[1:], sums[first[:-1]][rows], out=pairs[:, side])
-    pairs[starts, 0] = first_runs
-    pairs[first[1:][sizes % 2 == 1] - 1, 1] = 0  # the run that makes an odd number of them even
+def _find_boxes(runs: Runs, heights: Ints, *, into: NDArray[np.float32]) -> None:
+    """Tight boxes: a run goes down its columns, and one that is in two fills the height."""
+    pairs, rows = runs.pairs, runs.rows
+    sums = starts_of(pairs[:, 0] + pairs[:, 1])
+    is_run = pairs[:, 1] > 0
+    rows, lengths = rows[is_run], pairs[is_run, 1]
+    if not len(rows):
+        return
+    stops = sums[1:][is_run] - sums[runs.first[rows]]
+    height = heights[rows].astype(np.int64)
+    left, top = _column_and_row(stops - lengths, height)
+    right, bottom = _column_and_row(stops - 1, height)
+    is_tall = left != right
+    top[is_tall] = 0
+    bottom[is_tall] = height[is_tall] - 1
+    starts = np.flatnonzero(np.diff(rows, prepend=-1))
+    lasts = np.append(starts[1:], len(rows)) - 1
+    box = (
+        left[starts], np.minimum.reduceat(top, starts),
+        right[lasts] + 1, np.maximum.reduceat(bottom, starts) + 1,
+    )  # fmt: skip
+    into[rows[starts]] = np.stack(box, axis=1)
 
 
 def _column_and_row(places: Ints, heights: Ints) -> tuple[Ints, Ints]:
     """Of pixels in column-major order. Far below 2^52 a quotient of floats is the integers'."""
     columns = (places / heights).astype(np.int64)
     return columns, places - columns * heights
-
-
-def _starts(values: Ints) -> Ints:
-    """[n + 1] where each begins if they are laid out one behind the other."""
-    sums = np.zeros(len(values) + 1, np.int64)
-    np.cumsum(values, out=sums[1:])
-    return sums
-
-
-def _sum_by_mask(values: NDArray[Any], first: Ints) -> Ints:  # Any: numbers or booleans
-    """[N] sums of what belongs to each mask, 0 for one without anything."""
-    sums = _starts(values)
-    of_masks: Ints = sums[first[1:]] - sums[first[:-1]]
-    return of_masks

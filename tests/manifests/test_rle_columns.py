@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from manifests import rle, rle_columns
 from manifests.errors import InputError
-from manifests.rle_columns import FAULTS, RleMeasures, measure
+from manifests.rle_columns import RleMeasures, measure
+from manifests.rle_runs import FAULTS
 
 _SIZES = st.tuples(st.integers(1, 9), st.integers(1, 9))
 
