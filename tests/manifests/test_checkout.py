@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -41,6 +40,7 @@ from manifests.export_plan import ExportOptions
 from manifests.manifest import Cell, Manifest
 from manifests.store import Store
 from tests.manifests.conftest import DatasetBuilder
+from tests.manifests.private_mount import READ_ONLY, run_mounted
 
 _FORCE = CheckoutOptions(force=True)
 
@@ -464,11 +464,20 @@ class TestFolder:
             run(dataset, target)
         run(dataset, target)
 
-    @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
     def test_that_is_read_only(self, dataset: Dataset, target: Path) -> None:
-        target.chmod(0o500)
-        with pytest.raises(StoreError, match="not permitted"):
-            run(dataset, target)
+        code = (
+            "import sys\n"
+            "from pathlib import Path\n"
+            "from manifests.checkout import checkout\n"
+            "from manifests.dataset import Dataset\n"
+            "from manifests.store import Store\n"
+            "dataset = Dataset(Store(sys.argv[1]), sys.argv[2])\n"
+            "checkout(dataset, Path(sys.argv[3]), ref='main')\n"
+        )
+        arguments = dataset.store.url, dataset.commit_id, str(target)
+        done = run_mounted(READ_ONLY, target, code, *arguments)
+        assert f"StoreError: {target}: Read-only file system" in done.stderr
+        assert list(target.iterdir()) == []
 
     def test_on_a_full_disk(self, dataset: Dataset, target: Path) -> None:
         """A quota on the size of a file: as good as a disk that is full."""

@@ -21,6 +21,7 @@ import pytest
 from manifests import layout
 from manifests.errors import ObjectDamagedError, ObjectMissingError, RefError, StoreError
 from manifests.store import NameTakenError, Store
+from tests.manifests.private_mount import TINY, run_mounted
 
 _RACER = """
 import sys
@@ -373,12 +374,7 @@ print(json.dumps({"seen": seen, "left": left}))
 """
 
     def test_is_said_and_leaves_nothing(self, tmp_path: Path) -> None:
-        mount = 'mount -t tmpfs -o size=1m none "$1" && shift && exec "$@"'
-        private = ["unshare", "--mount", "--map-root-user", "sh", "-c", mount, "sh", str(tmp_path)]
-        command = [*private, sys.executable, "-c", self._FILL, str(tmp_path)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-        if "mount" in done.stderr or "unshare" in done.stderr:
-            pytest.skip(f"no private file system can be mounted here: {done.stderr.strip()}")
+        done = run_mounted(TINY, tmp_path, self._FILL, str(tmp_path))
         found = json.loads(done.stdout)
         expected = f"{tmp_path}: the disk is full; free some space and run again"
         assert found == {"seen": [expected, expected], "left": []}
