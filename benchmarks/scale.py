@@ -1,6 +1,7 @@
 """What a manifest costs at 600k, 6M and 60M images: bytes, seconds, memory; and a branch's log.
 
     python benchmarks/scale.py [--shards 600 6000 60000] [--commits 100 1000 10000]
+    python benchmarks/scale.py --shards 6000 --categories 1
 
 A shard holds 1,000 images. No cell is written: a manifest only names them. Each size runs in a
 process of its own; memory is what it grew by.
@@ -28,13 +29,12 @@ from manifests.refs import Refs
 from manifests.store import Store
 from manifests.three_way import cell_changes
 
-_CATEGORIES = 80
 _MASKS = schemas.masks_layer("sam_vit_t")
 _LAYERS = (schemas.IMAGES, schemas.IMAGE_INDEX, schemas.BOXES, _MASKS, schemas.VERDICTS)
 _OPERATION = operation("test", version=1, config={})
 
 
-def cells(num_shards: int, *, changed: bool = False) -> Iterator[Cell]:
+def cells(num_shards: int, categories: int, *, changed: bool = False) -> Iterator[Cell]:
     """The cells of a dataset; `changed` verdicts are others."""
     for number in range(num_shards):
         rng = random.Random(number)
@@ -43,7 +43,7 @@ def cells(num_shards: int, *, changed: bool = False) -> Iterator[Cell]:
         ids[schemas.IMAGES] = shard
         if changed:
             ids[schemas.VERDICTS] = _digest(f"{number} other verdicts")
-        counts = {f"category:class {n}": rng.randrange(1, 900) for n in range(_CATEGORIES)}
+        counts = {f"category:class {n}": rng.randrange(1, 900) for n in range(categories)}
         statistics = {
             schemas.IMAGES: {},
             schemas.IMAGE_INDEX: {"quarantined": 3},
@@ -69,17 +69,19 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def measure_manifest(num_shards: int) -> dict[str, float]:
+def measure_manifest(num_shards: int, categories: int) -> dict[str, float]:
     """Saves two manifests in one process, loads and compares them in another."""
     with tempfile.TemporaryDirectory() as folder:
-        saved = _in_a_process(save_both, folder, num_shards)
+        saved = _in_a_process(save_both, folder, num_shards, categories)
         return {"images": 1000 * num_shards, **_in_a_process(load_both, folder, *saved)}
 
 
-def save_both(folder: str, num_shards: int) -> tuple[str, str, float]:
+def save_both(folder: str, num_shards: int, categories: int) -> tuple[str, str, float]:
     """Ids of a manifest and of one with other verdicts, and the seconds that saving one takes."""
     store = Store(folder)
-    one, two = (Manifest(cells(num_shards, changed=changed)) for changed in (False, True))
+    one, two = (
+        Manifest(cells(num_shards, categories, changed=changed)) for changed in (False, True)
+    )
     began = time.perf_counter()
     first = one.save(store)
     return first, two.save(store), (time.perf_counter() - began) / 2
@@ -154,9 +156,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--shards", type=int, nargs="+", default=[600, 6_000, 60_000])
     parser.add_argument("--commits", type=int, nargs="+", default=[100, 1_000, 10_000])
+    parser.add_argument("--categories", type=int, default=80)
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
-    loads = [measure_manifest(shards) for shards in given.shards]
+    loads = [measure_manifest(shards, given.categories) for shards in given.shards]
     logs = [_in_a_process(measure_log, commits) for commits in given.commits]
     if given.json:
         print(json.dumps({"manifests": loads, "logs": logs}))
