@@ -48,9 +48,6 @@ from manifests.writer import Draft, Writer
 
 log = logging.getLogger(__name__)
 
-# Computed from rows that an extended shard has more of: they are made again by their operation.
-_COMPUTED_LAYERS = (schemas.VERDICTS, "agreement", "confidence")
-
 
 def ingest(
     store: Store,
@@ -182,7 +179,9 @@ def _with_shards(manifest: Manifest, records: Iterable[ResultRecord]) -> Manifes
     cells = [cell for record in records for cell in record.cells]
     touched = {cell.shard for cell in cells} & set(manifest.shards())
     kept = [
-        cell for cell in manifest if cell.shard not in touched or cell.layer not in _COMPUTED_LAYERS
+        cell
+        for cell in manifest
+        if cell.shard not in touched or cell.layer not in schemas.COMPUTED_LAYERS
     ]
     return Manifest([*kept, *cells])
 

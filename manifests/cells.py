@@ -8,6 +8,7 @@ from manifests.consequences import cell_lost, telling
 from manifests.errors import ObjectDamagedError
 from manifests.manifest import Cell
 from manifests.parquet import parquet_to_table, read_columns, table_to_parquet
+from manifests.schemas import LATER_COLUMNS
 from manifests.store import Store
 
 
@@ -36,12 +37,14 @@ def write_cell(
 def read_table(store: Store, object_id: str, *, columns: list[str] | None = None) -> pa.Table:
     """A Parquet object's rows, all columns or some.
 
+    Columns of `schemas.LATER_COLUMNS` that it does not have come as nulls when they are named.
+
     Raises:
         ObjectMissingError, ObjectDamagedError: it is not there, or not what its name says.
     """
     data = store.get_bytes(object_id)
     try:
-        return parquet_to_table(data, columns=columns)
+        return parquet_to_table(data, columns=columns, later=LATER_COLUMNS)
     except (pa.ArrowException, ValueError, OSError) as error:
         raise ObjectDamagedError(
             f"object {object_id[:12]} cannot be read as a table: {error}"
@@ -75,7 +78,7 @@ def _read_some(store: Store, cell: Cell, columns: list[str]) -> pa.Table | None:
         return store.read_range(cell.object_id, start=start, num_bytes=num_bytes)
 
     try:
-        return read_columns(read_range, cell.num_bytes, columns=columns)
+        return read_columns(read_range, cell.num_bytes, columns=columns, later=LATER_COLUMNS)
     except (pa.ArrowException, ValueError, OSError) as error:
         raise ObjectDamagedError(
             f"object {cell.object_id[:12]} cannot be read as a table: {error}"

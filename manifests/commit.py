@@ -18,7 +18,7 @@ from manifests.ledger import Ledger
 from manifests.store import Store
 
 FORMAT = 1
-_LATER_FIELDS = ("removed", "changes", "base")
+_LATER_FIELDS = ("removed", "changes", "base", "attached", "quality")
 _LATER_FIELDS_OF_OPERATION = ("inputs", "machines")
 
 
@@ -101,6 +101,10 @@ class Commit:
             None in commits of older versions.
         base: the commit that the operation worked on, if its branch had moved on by the end and the
             outcome was merged with the first parent; None: the first parent itself.
+        attached: objects of the operation's outcome that are no cells, by name: `calibrator`,
+            `gold`; they are kept, sent and checked like cells.
+        quality: of a `filter` with calibrated confidence: kept share, expected mean IoU, thresholds
+            and certificate; see engine.confidence.quality.
     """
 
     parents: tuple[str, ...]
@@ -115,7 +119,15 @@ class Commit:
     removed: str | None = None
     changes: Mapping[str, CellChanges] | None = None
     base: str | None = None
+    attached: Mapping[str, str] | None = None
+    quality: Mapping[str, Any] | None = None  # Any: JSON
     format: int = FORMAT
+
+    @property
+    def hanging(self) -> Mapping[str, str]:
+        """Object id -> its role, for the objects that the commit itself names, but its manifest."""
+        named = {"rejects": self.rejects, "removed": self.removed, **(self.attached or {})}
+        return {object_id: role for role, object_id in named.items() if object_id}
 
     def to_bytes(self) -> bytes:
         """Canonical JSON.

@@ -91,11 +91,25 @@ def removed_lost(object_id: str) -> Loss:
     )
 
 
+def attached_lost(role: str, object_id: str) -> Loss:
+    """The calibrator of a `calibrate` step, or the table of gold rows that it came from."""
+    return Loss(
+        what=f"the {role} {object_id[:12]}",
+        object_id=object_id,
+        cannot="say where their confidence comes from, nor be certified",
+        remedy=f"{RESTORE}, or run 'maskmill calibrate' again",
+    )
+
+
 def remedy_of(layer: str, *, branch: str = "") -> str:
     """What makes a cell of a layer anew, on a branch if one is named."""
     there = f" --branch {branch}" if branch else ""
     if layer == schemas.VERDICTS:
         return f"run 'maskmill filter{there}' with the same policy to judge it again"
+    if layer == schemas.CONFIDENCE:
+        return f"run 'maskmill calibrate{there}' to compute it again"
+    if layer == schemas.AGREEMENT:
+        return f"run 'maskmill agree{there}' to compute it again"
     if layer.startswith(_MASKS) and layer != schemas.MASKS_HUMAN:
         return f"run 'maskmill label {layer.removeprefix(_MASKS)}{there}' to draw it again"
     if layer in _INGESTED:

@@ -32,11 +32,9 @@ from manifests.three_way import cell_changes
 Progress = Callable[[int, int], None]
 """(pairs of shards done, pairs of shards to do)."""
 
-# Some columns of a shard, and arithmetic that lets go of the GIL: the store is waited for.
 # Masks are large: so many shards' are in memory at once.
 _NUM_MASKS_CELLS = 2
 _MASKS = schemas.masks_layer("")
-_IMAGE_LAYERS = {schemas.IMAGES, schemas.IMAGE_INDEX}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,7 +138,9 @@ def _compare(
         verdicts, flips_seen = _verdicts(aligned, options.max_examples)
     boxes = box_events(aligned) if schemas.BOXES in wanted else BOX_EVENTS.empty_table()
     return _Found(
-        images=image_changes(aligned) if wanted & _IMAGE_LAYERS else ImageChanges(),
+        images=image_changes(aligned)
+        if wanted.intersection(schemas.IMAGE_LAYERS)
+        else ImageChanges(),
         boxes=summed(boxes),
         masks=summed(masks),
         verdicts=summed(verdicts),

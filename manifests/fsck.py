@@ -100,7 +100,7 @@ def fsck(
         num_commits=len(stock.commits),
         num_cells=len(stock.cells),
         num_objects=len(sizes) + len(stock.commits) + len(stock.of_manifest)
-        + len(stock.tables_of_commits()),
+        + len(stock.hanging()),
         num_bytes=sum(sizes.values()),
         findings=tuple(_with_notes(store, findings)),
     )  # fmt: skip

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 from manifests import layout
 from manifests.consequences import (
     RESTORE,
     Loss,
+    attached_lost,
     cell_lost,
     commit_lost,
     listed,
@@ -21,13 +23,22 @@ from manifests.findings import LOST_KINDS, MISSING, Finding, Flaw, Severity
 from manifests.fsck_refs import BadEntry, RefLog
 from manifests.fsck_stock import CommitFacts, Stock
 from manifests.fsck_uses import UseFinder, Uses
-from manifests.schemas import IMAGES, MASKS_HUMAN, VERDICTS, masks_layer
+from manifests.schemas import (
+    AGREEMENT,
+    CONFIDENCE,
+    IMAGES,
+    MASKS_HUMAN,
+    VERDICTS,
+    masks_layer,
+)
 
 _MAX_COMMITS = 10
 _SEVERITIES: Sequence[Severity] = ("damage", "warning", "note")
-_TABLES = {"rejects": rejects_lost, "removed": removed_lost}
+_HANGING = {"rejects": rejects_lost, "removed": removed_lost}
 _UNREADABLE_KINDS = ("no_commit", "no_manifest", "impossible_id")
-_MADE_BY = {"filter": VERDICTS, "label": masks_layer("")}
+_MADE_BY = {
+    "filter": VERDICTS, "label": masks_layer(""), "agree": AGREEMENT, "calibrate": CONFIDENCE,
+}  # fmt: skip
 
 
 def explain(
@@ -110,8 +121,8 @@ class _Explainer:
             return self._commit_loss(object_id, uses)
         if uses.role == "manifest":
             return replace(manifest_lost(object_id), remedy=self._go_back(uses))
-        if uses.role in _TABLES:
-            return _TABLES[uses.role](object_id)
+        if uses.role != "cell":
+            return _HANGING.get(uses.role, partial(attached_lost, uses.role))(object_id)
         cells = (flaw.cell,) if flaw.cell else uses.cells
         loss = cell_lost(shard=cells[0].shard, layer=cells[0].layer, object_id=object_id)
         others = len(cells) - 1

@@ -69,7 +69,7 @@ def check_contents(
                     book.add(object_id, ids[object_id])
         listener.begin("comparing ids", total=0)
         yield from dict.fromkeys(one for cells in datasets for one in _ids_twice(book, cells))
-    for object_id, kind in stock.tables_of_commits().items():
+    for object_id, kind in stock.hanging().items():
         if kind == "rejects" and object_id not in unreadable:
             yield from _check_rejects(store, object_id)
 

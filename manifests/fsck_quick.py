@@ -41,8 +41,8 @@ def check_sizes(store: Store, stock: Stock, *, listener: ByteListener) -> Iterat
         yield _size_flaw(store, object_id, listed[object_id], size)
     yield from (impossible(name) for name in listed if not layout.is_object_id(name))
     yield from _contradictions(stock, listed)
-    for object_id, kind in stock.tables_of_commits().items():
-        if kind == "rejects":  # its size is written nowhere, so it is read
+    for object_id, role in stock.hanging().items():
+        if role != "removed":  # its size is written nowhere, so it is read; `removed` is already
             yield from check_hash(store, object_id)
 
 

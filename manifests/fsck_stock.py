@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -35,13 +35,15 @@ _THREADS_ELSEWHERE = 32
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommitFacts:
-    """What is kept of a commit; `settings` is the teacher or policy that it was made with."""
+    """What is kept of a commit; `settings` is the teacher or policy that it was made with.
+
+    `hanging` as in Commit.
+    """
 
     commit_id: str
     parents: tuple[str, ...]
     manifest: str
-    rejects: str | None
-    removed: str | None
+    hanging: Mapping[str, str]
     time: str
     operation: str
     settings: str
@@ -80,12 +82,11 @@ class Stock:
         """Frees what only adding needs."""
         self._numbers.clear()
 
-    def tables_of_commits(self) -> dict[str, str]:
-        """Object id -> "rejects" or "removed", of the tables that hang on commits."""
+    def hanging(self) -> dict[str, str]:
+        """Object id -> role, of the objects that hang on commits."""
         found: dict[str, str] = {}
         for commit in self.commits.values():
-            found |= {commit.rejects: "rejects"} if commit.rejects else {}
-            found |= {commit.removed: "removed"} if commit.removed else {}
+            found |= commit.hanging
         return found
 
 
@@ -192,7 +193,7 @@ def _facts(commit_id: str, commit: Commit) -> CommitFacts:
     settings = (made.teacher or {}).get("name") or made.config.get("name") or ""
     return CommitFacts(
         commit_id=commit_id, parents=commit.parents, manifest=commit.manifest,
-        rejects=commit.rejects, removed=commit.removed, time=commit.time,
+        hanging=commit.hanging, time=commit.time,
         operation=made.name, settings=str(settings),
     )  # fmt: skip
 
@@ -250,7 +251,7 @@ def _cell(row: Row) -> Cell:
 
 def _read_removals(store: Store, stock: Stock) -> Removals:
     removals = Removals()
-    tables = {id_ for id_, kind in stock.tables_of_commits().items() if kind == "removed"}
+    tables = {id_ for id_, kind in stock.hanging().items() if kind == "removed"}
     for object_id in sorted(tables):
         data = fetch(store, object_id)
         if isinstance(data, Flaw):

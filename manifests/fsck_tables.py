@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,7 @@ from manifests import schemas
 from manifests.findings import Flaw, Severity
 from manifests.fsck_stock import cell_name
 from manifests.manifest import Cell
+from manifests.schemas import LATER_COLUMNS
 from manifests.statistics import category_counts, value_counts
 
 Ints = NDArray[np.int64]
@@ -57,8 +58,12 @@ def rows_where(is_wrong: Bools, *, rows: Ints | None = None) -> str:
 
 
 def check_schema(cell: Cell, table: pa.Table, schema: pa.Schema) -> Iterator[Flaw]:
-    """The columns of a layer, in their order and first; a newer maskmill may have added others."""
+    """The columns of a layer, in their order and first; a newer maskmill may have added others.
+
+    An older one may lack LATER_COLUMNS.
+    """
     names = table.schema.names
+    schema = pa.schema(_of_then(schema, names))
     if names[: len(schema)] != schema.names:
         missing = [name for name in schema.names if name not in names]
         how = f"lacks the column '{missing[0]}'" if missing else "has its columns in another order"
@@ -183,6 +188,11 @@ def as_bools(column: pa.ChunkedArray | pa.Array) -> Bools:
     return values
 
 
+def _of_then(expected: Iterable[pa.Field], names: Sequence[str]) -> list[pa.Field]:
+    """The fields without the LATER_COLUMNS that a table does not have."""
+    return [field for field in expected if field.name in names or field.name not in LATER_COLUMNS]
+
+
 def _same_type(found: pa.DataType, expected: pa.DataType) -> bool:
     """Parquet gives the items of lists other names."""
     if pa.types.is_fixed_size_list(expected) or pa.types.is_list(expected):
@@ -191,10 +201,12 @@ def _same_type(found: pa.DataType, expected: pa.DataType) -> bool:
         )
         return is_same_kind and _same_type(found.value_type, expected.value_type)
     if pa.types.is_struct(expected):
-        return (
-            pa.types.is_struct(found)
-            and [field.name for field in found] == [field.name for field in expected]
-            and all(_same_type(a.type, b.type) for a, b in zip(found, expected, strict=True))
+        if not pa.types.is_struct(found):
+            return False
+        names = [field.name for field in found]
+        fields = _of_then(expected, names)
+        return names == [field.name for field in fields] and all(
+            _same_type(a.type, b.type) for a, b in zip(found, fields, strict=True)
         )
     return bool(found.equals(expected))
 

@@ -18,7 +18,7 @@ class Uses:
     """Who needs one object.
 
     Attributes:
-        role: "commit", "manifest", "rejects", "removed" or "cell".
+        role: "commit", "manifest", "cell", or what `Commit.hanging` calls it.
         cells: the cells it is.
         commits: those that need it and can be read, newest first.
         heads: refs whose own commit needs it.
@@ -76,10 +76,10 @@ class UseFinder:
             children = [commit for commit in commits if object_id in commit.parents]
             own = self._stock.commits.get(object_id)
             return self._uses("commit", [*children, *([own] if own else [])], commit_id=object_id)
-        for role in ("manifest", "rejects", "removed"):
-            users = [commit for commit in commits if getattr(commit, role) == object_id]
-            if users:
-                return self._uses(role, users)
+        if users := [commit for commit in commits if commit.manifest == object_id]:
+            return self._uses("manifest", users)
+        if users := [commit for commit in commits if object_id in commit.hanging]:
+            return self._uses(users[0].hanging[object_id], users)
         return None
 
     def is_commit(self, object_id: str) -> bool:

@@ -17,7 +17,7 @@ from manifests.dataset import Dataset
 from manifests.ledger import LedgerCounter
 from manifests.manifest import Cell, Manifest
 from manifests.removed import Removals
-from manifests.shard_edit import COMPUTED_LAYERS, without_images
+from manifests.shard_edit import without_images
 from manifests.shard_merge import Combined, combine, graft
 from manifests.statistics import rows_by_category
 from manifests.store import Store
@@ -234,7 +234,7 @@ class _Merge:
             ids = {image_id for image_id in twins if home[image_id] == target}
             done = graft(self.store, shard_layers(merged, target), source, ids)
             self._take(done)
-            for layer in COMPUTED_LAYERS:
+            for layer in schemas.COMPUTED_LAYERS:
                 if computed := merged.get(target, layer):
                     self._drop_stale(computed)
             merged = replaced_shard(merged, target, done.cells.values())
@@ -291,7 +291,11 @@ class _Sides:
     def layers(self, *, computed: bool) -> tuple[Layers, Layers, Layers]:
         """The cells that are, or are not, computed from others."""
         base, ours, theirs = (
-            {name: cell for name, cell in side.items() if (name in COMPUTED_LAYERS) == computed}
+            {
+                name: cell
+                for name, cell in side.items()
+                if (name in schemas.COMPUTED_LAYERS) == computed
+            }
             for side in self.all
         )
         return base, ours, theirs
@@ -322,7 +326,7 @@ class _Sides:
                 return any(
                     _id(side, layer) not in (_id(self.base, layer), None)
                     for layer in side
-                    if layer not in (schemas.IMAGES, schemas.IMAGE_INDEX, *COMPUTED_LAYERS)
+                    if layer not in (*schemas.IMAGE_LAYERS, *schemas.COMPUTED_LAYERS)
                 )
         return False
 

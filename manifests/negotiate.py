@@ -8,7 +8,7 @@ there, because a commit is published after everything that it names.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
 
@@ -22,13 +22,15 @@ _WANTED, _THERE = 1, 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommitLinks:
-    """What a commit points to. Ten thousand of these are small; whole commits would not be."""
+    """What a commit points to. Ten thousand of these are small; whole commits would not be.
+
+    `hanging` as in Commit.
+    """
 
     commit_id: str
     parents: tuple[str, ...]
     manifest: str
-    rejects: str | None
-    removed: str | None
+    hanging: Mapping[str, str]
     time: str
 
 
@@ -101,8 +103,7 @@ def _links(store: Store, commit_id: str) -> CommitLinks:
         commit_id=commit_id,
         parents=commit.parents,
         manifest=commit.manifest,
-        rejects=commit.rejects,
-        removed=commit.removed,
+        hanging=commit.hanging,
         time=commit.time,
     )
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -28,6 +28,10 @@ _GAP_BYTES = 256 * 2**10
 
 ReadRange = Callable[[int, int], bytes]
 """(start, number of bytes) -> those bytes."""
+
+Later = Mapping[str, pa.DataType]
+"""Columns that files of older versions lack, with their types."""
+_NONE_LATER: Later = {}
 
 
 def table_to_parquet(table: pa.Table) -> bytes:
@@ -48,8 +52,12 @@ def table_to_parquet(table: pa.Table) -> bytes:
     return _with_sums(bytearray(sink.getvalue()))
 
 
-def parquet_to_table(data: bytes, *, columns: list[str] | None = None) -> pa.Table:
+def parquet_to_table(
+    data: bytes, *, columns: list[str] | None = None, later: Later = _NONE_LATER
+) -> pa.Table:
     """All columns or some, in this thread. The bytes must be known to be whole.
+
+    Columns of `later` that are asked for and not there come as nulls of their type.
 
     pyarrow's reader threads can still be closing a file while the interpreter ends, which aborts
     the process (apache/arrow#34314, #33975); a cell is small enough for one thread.
@@ -58,11 +66,15 @@ def parquet_to_table(data: bytes, *, columns: list[str] | None = None) -> pa.Tab
         pyarrow.ArrowException, OSError: the bytes are not Parquet.
         ValueError: a column that is not there.
     """
-    return _read(pq.ParquetFile(pa.BufferReader(data), pre_buffer=False), columns)
+    return _read(pq.ParquetFile(pa.BufferReader(data), pre_buffer=False), columns, later)
 
 
-def read_columns(read_range: ReadRange, num_bytes: int, *, columns: list[str]) -> pa.Table | None:
+def read_columns(
+    read_range: ReadRange, num_bytes: int, *, columns: list[str], later: Later = _NONE_LATER
+) -> pa.Table | None:
     """Some columns of a Parquet file of `num_bytes`, fetching little more than they need.
+
+    Columns of `later` that are asked for and not there come as nulls of their type.
 
     Returns:
         None if the file has no sums (an older maskmill, or somebody else, wrote it), or if most of
@@ -89,7 +101,7 @@ def read_columns(read_range: ReadRange, num_bytes: int, *, columns: list[str]) -
         if _chunk_sum(file.between(chunk.start, chunk.stop)) != chunk.sum:
             raise pa.ArrowInvalid(f"the bytes of column '{chunk.column}' are damaged")
     opened = pq.ParquetFile(pa.PythonFile(file, mode="r"), metadata=metadata, pre_buffer=False)
-    return _read(opened, columns)
+    return _read(opened, columns, later)
 
 
 class CheckedRanges:
@@ -134,13 +146,16 @@ class CheckedRanges:
                 raise pa.ArrowInvalid(f"the bytes of column '{chunk.column}' are damaged")
 
 
-def _read(file: pq.ParquetFile, columns: list[str] | None) -> pa.Table:
-    missing = sorted(set(columns or ()) - set(file.schema_arrow.names))
-    if missing:
-        raise ValueError(
-            f"no column '{missing[0]}'; there are {', '.join(file.schema_arrow.names)}"
-        )
-    return file.read(columns=columns, use_threads=False).replace_schema_metadata(None)
+def _read(file: pq.ParquetFile, columns: list[str] | None, later: Later) -> pa.Table:
+    have = file.schema_arrow.names
+    absent = [name for name in columns or () if name not in have]
+    if missing := [name for name in absent if name not in later]:
+        raise ValueError(f"no column '{min(missing)}'; there are {', '.join(have)}")
+    there = columns and [name for name in columns if name in have]
+    table = file.read(columns=there, use_threads=False).replace_schema_metadata(None)
+    for name in absent:
+        table = table.append_column(name, pa.nulls(file.metadata.num_rows, later[name]))
+    return table
 
 
 def _as_read(type_: pa.DataType) -> pa.DataType:

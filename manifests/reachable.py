@@ -83,7 +83,7 @@ class Reachable:
                 loaded = list(threads.map(lambda id_: Commit.load(self.store, id_), sorted(front)))
                 for commit in loaded:
                     manifests |= {commit.manifest}
-                    self._name(commit.manifest, commit.rejects, commit.removed)
+                    self._name(commit.manifest, *commit.hanging)
                 parents = {parent for commit in loaded for parent in commit.parents}
                 front = frozenset(parents - self.commits)
             self._name(*self.commits)

@@ -6,13 +6,21 @@ rows of the shard's `boxes`, in that order, and are joined to it by position.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pyarrow as pa
 
 IMAGES = "images"
 IMAGE_INDEX = "image_index"
 BOXES = "boxes"
-VERDICTS = "verdicts"
 MASKS_HUMAN = "masks/human"
+AGREEMENT = "agreement"
+CONFIDENCE = "confidence"
+VERDICTS = "verdicts"
+
+IMAGE_LAYERS = (IMAGES, IMAGE_INDEX)
+COMPUTED_LAYERS = (AGREEMENT, CONFIDENCE, VERDICTS)
+"""Made from other layers alone, in this order: out of date as soon as one of those changes."""
 
 
 def masks_layer(teacher: str) -> str:
@@ -96,6 +104,10 @@ MASK_FIELDS = [
     pa.field("fill_ratio", pa.float32()),
     pa.field("num_components", pa.int32()),
     pa.field("border_contact", pa.float32()),
+    pa.field("num_holes", pa.int32()),
+    pa.field("edge_alignment", pa.float32()),
+    pa.field("jitter_iou", pa.float32()),
+    pa.field("output_iou", pa.float32()),
 ]
 
 OK = "ok"
@@ -129,9 +141,58 @@ VERDICTS_SCHEMA = pa.schema(
         pa.field("teacher", pa.string()),
         # 0: the teacher's own choice; n: its `candidates[n - 1]`.
         pa.field("candidate", pa.int16(), nullable=False),
+        # What the mask counts for in training, in [0, 1]: 0 where it was dropped.
+        pa.field("weight", pa.float32()),
     ]
 )
-"""The calibrated `confidence` layer, once there is one, is joined to these rows by position."""
+
+CONFIDENCE_SCHEMA = pa.schema(
+    [
+        # Calibrated expected IoU of the best output, in [0, 1]; null where no teacher drew a mask.
+        pa.field("confidence", pa.float32()),
+        # The output that has it: a layer `masks/<teacher>` and a candidate, as in `verdicts`.
+        pa.field("teacher", pa.string()),
+        pa.field("candidate", pa.int16(), nullable=False),
+    ]
+)
+"""A float32 column for each output follows (`output_name`): the expected IoU of that one.
+
+`agreement` has nothing but columns of that kind, one for each pair of outputs of two teachers
+(`pair_name`): the IoU of their masks, null where one of them is not there.
+"""
+
+_BETWEEN = "|"
+
+
+def output_name(teacher: str, candidate: int) -> str:
+    """The column of one output of a teacher: `sam_vit_t` its own choice, `sam_vit_t.1` the next."""
+    return f"{teacher}.{candidate}" if candidate else teacher
+
+
+def output_of(name: str) -> tuple[str, int]:
+    """(teacher, candidate) of an output's column."""
+    teacher, dot, candidate = name.rpartition(".")
+    return (teacher, int(candidate)) if dot and candidate.isdigit() else (name, 0)
+
+
+def pair_name(first: str, second: str) -> str:
+    """The column of two outputs: `grabcut|sam_vit_t.1`, in the order of their names."""
+    return _BETWEEN.join(sorted((first, second)))
+
+
+def pair_of(name: str) -> tuple[str, str]:
+    """The two outputs of a column of `agreement`."""
+    first, _, second = name.partition(_BETWEEN)
+    return first, second
+
+
+LATER_COLUMNS: Mapping[str, pa.DataType] = {
+    field.name: field.type
+    for schema in (MASKS_SCHEMA, VERDICTS_SCHEMA)
+    for field in schema
+    if field.name in {"num_holes", "edge_alignment", "jitter_iou", "output_iou", "weight"}
+}
+"""Columns that cells written before maskmill 0.2 lack; they are read as nulls."""
 
 REJECTS_SCHEMA = pa.schema(
     [

@@ -26,8 +26,6 @@ from manifests.statistics import cell_statistics
 from manifests.store import Store
 from manifests.taken_down import why_gone
 
-IMAGE_LAYERS = (schemas.IMAGES, schemas.IMAGE_INDEX)
-COMPUTED_LAYERS = (schemas.VERDICTS, "agreement", "confidence")
 """Layers that are computed from others, and made again by their operation when these change."""
 _EXTENSIONS = {"jpeg": "jpg"}
 
@@ -148,7 +146,7 @@ def _annotations_of(edit: _Edit, image_rows: np.ndarray, *, num_images: int) -> 
     column = pa.array(numbers[numbers >= 0], pa.int32())
     boxes = boxes.take(rows).set_column(position, boxes.schema.field("image_row"), column)
     edit.write(schemas.BOXES, boxes)
-    layers = [name for name in edit.old if name not in (*IMAGE_LAYERS, schemas.BOXES)]
+    layers = [name for name in edit.old if name not in (*schemas.IMAGE_LAYERS, schemas.BOXES)]
     # Masks before what is computed from them, so that inputs are known by their new names.
-    for layer in sorted(layers, key=lambda name: (name in COMPUTED_LAYERS, name)):
+    for layer in sorted(layers, key=lambda name: (name in schemas.COMPUTED_LAYERS, name)):
         edit.write(layer, read_cell(edit.store, edit.old[layer]).take(rows))

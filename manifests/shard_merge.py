@@ -18,7 +18,6 @@ import pyarrow.compute as pc
 from manifests import schemas
 from manifests.cells import read_cell, write_cell
 from manifests.manifest import Cell
-from manifests.shard_edit import COMPUTED_LAYERS, IMAGE_LAYERS
 from manifests.statistics import cell_statistics
 from manifests.store import Store
 from manifests.three_way import Conflict, Layers, Settlement
@@ -46,7 +45,7 @@ class SideTables:
             layers={
                 name: read_cell(store, cell)
                 for name, cell in cells.items()
-                if name not in (*IMAGE_LAYERS, schemas.BOXES, *COMPUTED_LAYERS)
+                if name not in (*schemas.IMAGE_LAYERS, schemas.BOXES, *schemas.COMPUTED_LAYERS)
             },
         )
 

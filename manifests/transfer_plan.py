@@ -1,6 +1,6 @@
 """Which objects another store needs for some commits, in the order in which they may be sent.
 
-Cells, rejects and takedown tables first, then manifests, then commits, parents before children: a
+Cells and what hangs on commits first, then manifests, then commits, parents before children: a
 transfer that is killed leaves orphans, and a commit that is there has all that it names.
 
 A cell's `inputs` are not sent. They say what it was computed from; what still exists of them is in
@@ -38,7 +38,7 @@ class PlannedObject:
         num_bytes: its size; None: nobody but the store it is in knows.
         commit_id: the oldest commit to be sent that needs it.
         layer, shard: of a cell; "" for all else.
-        role: `cell`, `manifest`, `commit`, `rejects` or `removed`.
+        role: `cell`, `manifest`, `commit`, or what `Commit.hanging` calls it.
     """
 
     object_id: str
@@ -101,9 +101,8 @@ def plan_transfer(
             commit_id=commit_id,
         )  # fmt: skip
     for links in found.commits:
-        for role, extra in (("rejects", links.rejects), ("removed", links.removed)):
-            if extra:
-                plan.contents.setdefault(extra, _object(links, extra, role))
+        for extra, role in links.hanging.items():
+            plan.contents.setdefault(extra, _object(links, extra, role))
         plan.commits[links.commit_id] = _object(links, links.commit_id, "commit")
     _withhold(plan, source, shown)
     return plan

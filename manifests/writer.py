@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import random
 import time
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -39,7 +40,7 @@ class Draft:
     Attributes:
         manifest: what the dataset is to hold.
         categories, removals: as the commit will say.
-        operation, ledger, message, rejects: see Commit.
+        operation, ledger, message, rejects, attached, quality: see Commit.
         merged: commits that become parents beside the branch's head.
         even_if_unchanged: commits the ledger of an operation that could keep nothing at all.
     """
@@ -51,6 +52,8 @@ class Draft:
     ledger: Ledger
     message: str
     rejects: str | None = None
+    attached: Mapping[str, str] | None = None
+    quality: Mapping[str, Any] | None = None  # Any: JSON
     merged: tuple[str, ...] = ()
     even_if_unchanged: bool = False
 
@@ -218,7 +221,8 @@ class Writer:
         cells = new_cells(draft.manifest, onto.manifest)
         if wait_for_sweep(self.store):
             attempt.looked_for.clear()
-            check_objects(self.store, [commit_id, manifest_id, removed, draft.rejects])
+            attached = (draft.attached or {}).values()
+            check_objects(self.store, [commit_id, manifest_id, removed, draft.rejects, *attached])
         check_there(self.store, [c for c in cells if c.object_id not in attempt.looked_for])
         attempt.looked_for.update(cell.object_id for cell in cells)
         self._refs.advance(
@@ -241,4 +245,6 @@ class Writer:
             removed=removed,
             changes=cell_changes(onto.manifest, draft.manifest),
             base=None if onto.commit_id == self.dataset.commit_id else self.dataset.commit_id,
+            attached=draft.attached,
+            quality=draft.quality,
         )
