@@ -26,7 +26,7 @@ from manifests.writer import Draft, Writer
 
 log = logging.getLogger(__name__)
 
-VERSION = 1
+VERSION = 2
 """Raised when the masks layer of the same teacher and boxes would come out different."""
 
 _PACKAGES = ("pillow", "opencv-python-headless")

@@ -34,6 +34,7 @@ from manifests.statistics import value_counts
 from manifests.store import Store
 from manifests.taken_down import why_gone
 from teachers.protocol import MaskChunk, Teacher, machine_of
+from teachers.signals import Gradient
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +52,23 @@ class _Prompted:
     image_row: int
     box_rows: NDArray[np.int64]
     boxes_xyxy: NDArray[np.float32]  # [n, 4]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Photo:
+    """A decoded image, and how fast it changes from pixel to pixel."""
+
+    rgb: ImageRgb
+    gradient: Gradient
+
+    @classmethod
+    def of(cls, data: bytes) -> _Photo:
+        """From stored bytes. Raises ImageRejectedError if they do not decode."""
+        rgb = decode_stored(data)
+        return cls(rgb=rgb, gradient=Gradient.of(rgb))
+
+
+_Prompt = tuple[_Prompted, _Photo]
 
 
 class LabelWorker:
@@ -96,39 +114,35 @@ class LabelWorker:
         encoding: deque[Future[int]] = deque()
         current = None
         for batch in _batches(self._decoded(shard, decoders), self._image_batch):
-            for prompted, chunk in self._predict(batch):
+            for (prompted, photo), chunk in self._predict(batch):
                 self._count(num_images=int(prompted is not current))
                 current = prompted
-                encoding.append(encoders.submit(shard.fill, prompted, chunk))
+                encoding.append(encoders.submit(shard.fill, prompted, chunk, photo.gradient))
                 while len(encoding) > _NUM_ENCODERS:  # bounds the masks in memory
                     self._count(num_masks=encoding.popleft().result())
         for future in encoding:
             self._count(num_masks=future.result())
 
-    def _decoded(
-        self, shard: _Shard, decoders: ThreadPoolExecutor
-    ) -> Iterator[tuple[_Prompted, ImageRgb]]:
+    def _decoded(self, shard: _Shard, decoders: ThreadPoolExecutor) -> Iterator[_Prompt]:
         """Images in order, decoded a few ahead; rows of one that no longer decodes are failed."""
-        ahead: deque[tuple[_Prompted, Future[ImageRgb]]] = deque()
+        ahead: deque[tuple[_Prompted, Future[_Photo]]] = deque()
         todo = shard.prompts()
         stored = shard.images(self._store, [prompted.image_row for prompted in todo])
         for prompted, data in zip(todo, stored, strict=True):
-            ahead.append((prompted, decoders.submit(decode_stored, data)))
+            ahead.append((prompted, decoders.submit(_Photo.of, data)))
             if len(ahead) > max(_DECODE_AHEAD, self._image_batch):
                 yield from shard.only_decoded(*ahead.popleft())
         while ahead:
             yield from shard.only_decoded(*ahead.popleft())
 
-    def _predict(
-        self, batch: Sequence[tuple[_Prompted, ImageRgb]]
-    ) -> Iterator[tuple[_Prompted, MaskChunk]]:
+    def _predict(self, batch: Sequence[_Prompt]) -> Iterator[tuple[_Prompt, MaskChunk]]:
         """The teacher's chunks; out of memory halves the batch and tries again."""
         try:
             chunks = self._teacher.predict(
-                [image for _, image in batch], [prompted.boxes_xyxy for prompted, _ in batch]
+                [photo.rgb for _, photo in batch], [prompted.boxes_xyxy for prompted, _ in batch]
             )
             for chunk in chunks:
-                yield batch[chunk.image_index][0], chunk
+                yield batch[chunk.image_index], chunk
         except MemoryError:
             if len(batch) == 1:
                 raise
@@ -204,16 +218,15 @@ class _Shard:
         lost = cell_lost(shard=shard, layer=layer, object_id=object_id)
         return telling(lost, who="the shard", why_gone=lambda: why_gone(shard))
 
-    def fill(self, prompted: _Prompted, chunk: MaskChunk) -> int:
+    def fill(self, prompted: _Prompted, chunk: MaskChunk, gradient: Gradient) -> int:
         """Encodes a chunk's masks into their rows; returns how many masks there were."""
         size_hw = self._size_hw(prompted.image_row)
-        for box, row in rows_from_chunk(chunk, prompted.boxes_xyxy, size_hw=size_hw):
+        rows = rows_from_chunk(chunk, prompted.boxes_xyxy, size_hw=size_hw, gradient=gradient)
+        for box, row in rows:
             self._rows[prompted.box_rows[box]] = row
         return len(chunk.box_indices)
 
-    def only_decoded(
-        self, prompted: _Prompted, future: Future[ImageRgb]
-    ) -> Iterator[tuple[_Prompted, ImageRgb]]:
+    def only_decoded(self, prompted: _Prompted, future: Future[_Photo]) -> Iterator[_Prompt]:
         """The image, if it decodes; otherwise its rows are failed."""
         try:
             yield prompted, future.result()
@@ -273,9 +286,7 @@ def _part_range(record: ResultRecord) -> tuple[int, int]:
     return statistics["part_start"], statistics["part_stop"]
 
 
-def _batches(
-    items: Iterator[tuple[_Prompted, ImageRgb]], size: int
-) -> Iterator[list[tuple[_Prompted, ImageRgb]]]:
+def _batches(items: Iterator[_Prompt], size: int) -> Iterator[list[_Prompt]]:
     batch = []
     for item in items:
         batch.append(item)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from manifests import rle, schemas
 from teachers.protocol import MaskChunk
-from teachers.signals import measure_mask
+from teachers.signals import Gradient, measure_mask
 
 MaskRow = dict[str, Any]  # Any: one value of each column of MASKS_SCHEMA
 _NO_MASK: MaskRow = {field.name: None for field in schemas.MASK_FIELDS}
@@ -46,16 +46,25 @@ def pending_row(reason: str | None, *, size_hw: tuple[int, int]) -> MaskRow:
 
 
 def rows_from_chunk(
-    chunk: MaskChunk, boxes_xyxy: NDArray[np.float32], *, size_hw: tuple[int, int]
+    chunk: MaskChunk,
+    boxes_xyxy: NDArray[np.float32],
+    *,
+    size_hw: tuple[int, int],
+    gradient: Gradient | None = None,
 ) -> Iterator[tuple[int, MaskRow]]:
     """(box position, row) for every box of the chunk, drawn or failed.
 
     An empty mask as the teacher's own choice is a failure: there is nothing to keep.
+
+    Args:
+        gradient: of the photo; None: no `edge_alignment`.
     """
     for box, error in chunk.failures.items():
         yield box, failed_row(error.reason, size_hw=size_hw)
     for n, box in enumerate(chunk.box_indices):
-        outputs = [_output(chunk, n, c, boxes_xyxy[box]) for c in range(chunk.masks.shape[1])]
+        outputs = [
+            _output(chunk, n, c, boxes_xyxy[box], gradient) for c in range(chunk.masks.shape[1])
+        ]
         chosen, others = outputs[0], [output for output in outputs[1:] if output["area_px"]]
         if not chosen["area_px"]:
             yield int(box), failed_row("empty_mask", size_hw=size_hw)
@@ -63,19 +72,26 @@ def rows_from_chunk(
             yield int(box), _row(schemas.OK, None, size_hw, chosen, others)
 
 
-def _output(chunk: MaskChunk, n: int, c: int, box_xyxy: NDArray[np.float32]) -> MaskRow:
+_OF_MODEL = ("predicted_iou", "stability", "mean_foreground", "jitter_iou", "output_iou")
+_BEFORE_CUT = ("box_iou", "outside_fraction")
+
+
+def _output(
+    chunk: MaskChunk, n: int, c: int, box_xyxy: NDArray[np.float32], gradient: Gradient | None
+) -> MaskRow:
     mask = chunk.masks[n, c]
-    model = {
-        "predicted_iou": chunk.predicted_iou,
-        "stability": chunk.stability,
-        "mean_foreground": chunk.mean_foreground,
-    }
-    signals = {name: None if value is None else float(value[n, c]) for name, value in model.items()}
-    return {"counts": rle.encode(mask), **_geometry(mask, box_xyxy), **signals}
+    row: MaskRow = dict.fromkeys(_OF_MODEL) | _geometry(mask, box_xyxy, gradient)
+    for name in (*_OF_MODEL, *_BEFORE_CUT):
+        values = getattr(chunk, name)
+        if values is not None:
+            row[name] = float(values[n, c])
+    return {"counts": rle.encode(mask), **row}
 
 
-def _geometry(mask: NDArray[np.uint8], box_xyxy: NDArray[np.float32]) -> MaskRow:
-    return asdict(measure_mask(mask, box_xyxy))
+def _geometry(
+    mask: NDArray[np.uint8], box_xyxy: NDArray[np.float32], gradient: Gradient | None = None
+) -> MaskRow:
+    return asdict(measure_mask(mask, box_xyxy, gradient))
 
 
 def _row(

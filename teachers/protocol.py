@@ -58,6 +58,12 @@ class MaskChunk:
             [0, 1], 0 for an empty mask; None if the teacher has no logits.
         mean_foreground: [n, c] mean foreground probability inside the mask (BoxTeacher's mask
             score), in [0, 1], 0 for an empty mask; None if the teacher has no probabilities.
+        jitter_iou: [n, c] IoU of the mask with the most like of those that the same teacher draws
+            for a box moved a little, in [0, 1]; None if it was not asked.
+        output_iou: [n, c] mean IoU of the mask with the teacher's other candidates, in [0, 1]; None
+            if it makes one alone.
+        box_iou, outside_fraction: [n, c] as in `teachers.signals.MaskSignals`, of the masks before
+            the teacher cut them to their boxes; None if it did not: then they are measured.
         failures: box position -> PromptError for boxes of this image the teacher cannot draw; these
             positions are not in `box_indices`.
     """
@@ -68,6 +74,10 @@ class MaskChunk:
     predicted_iou: NDArray[np.float32] | None = None
     stability: NDArray[np.float32] | None = None
     mean_foreground: NDArray[np.float32] | None = None
+    jitter_iou: NDArray[np.float32] | None = None
+    output_iou: NDArray[np.float32] | None = None
+    box_iou: NDArray[np.float32] | None = None
+    outside_fraction: NDArray[np.float32] | None = None
     failures: Mapping[int, PromptError] = field(default_factory=dict)
 
 

@@ -50,7 +50,7 @@ def _sam(description: str, weights_name: str) -> TeacherSpec:
     return TeacherSpec(
         description=description,
         builder="teachers.sam:build",
-        version=1,
+        version=2,
         weights=weights_name,
         settings=SamSettings,
         packages=("torch", "segment-anything"),

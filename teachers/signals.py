@@ -1,4 +1,4 @@
-"""Raw quality signals of a mask's shape, whoever drew it; a model's own are in `MaskChunk`."""
+"""Raw quality signals of a mask on its photo, whoever drew it; a model's own: `MaskChunk`."""
 
 from __future__ import annotations
 
@@ -22,6 +22,10 @@ class MaskSignals:
         border_contact: pixels of the mask on the image's border, counted once a side, over the
             outline 2 (w + h) of its tight box: 1 for a mask that fills the image, 0 for one that
             the image does not cut off.
+        num_holes: 4-connected parts of the background that the mask encloses.
+        edge_alignment: g / (g + G), where g is the mean gradient of the photo on the mask's outline
+            and G that of the whole photo: 0.5 for an outline drawn at random, towards 1 for one
+            that follows edges; None without a photo.
     """
 
     area_px: int
@@ -31,18 +35,49 @@ class MaskSignals:
     fill_ratio: float
     num_components: int
     border_contact: float
+    num_holes: int
+    edge_alignment: float | None
 
 
 _EMPTY = MaskSignals(
     area_px=0, mask_box_xyxy=(0.0, 0.0, 0.0, 0.0), box_iou=0.0, outside_fraction=0.0,
-    fill_ratio=0.0, num_components=0, border_contact=0.0,
+    fill_ratio=0.0, num_components=0, border_contact=0.0, num_holes=0, edge_alignment=None,
 )  # fmt: skip
+_OUTLINE = np.ones((3, 3), np.uint8)
 
 
-def measure_mask(mask: NDArray[np.uint8], box_xyxy: NDArray[np.float32]) -> MaskSignals:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gradient:
+    """How fast a photo's luma changes from pixel to pixel.
+
+    Attributes:
+        strength: [H, W] float32, |dx| + |dy| of the Sobel operator.
+        mean: of all pixels.
+    """
+
+    strength: NDArray[np.float32]
+    mean: float
+
+    @classmethod
+    def of(cls, rgb: NDArray[np.uint8]) -> Gradient:
+        """Of an [H, W, 3] uint8 photo; a few milliseconds a megapixel, safe in threads."""
+        import cv2
+
+        dx, dy = cv2.spatialGradient(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY))
+        strength = np.abs(dx).astype(np.float32)
+        strength += np.abs(dy)
+        return cls(strength=strength, mean=float(strength.mean()))
+
+
+def measure_mask(
+    mask: NDArray[np.uint8], box_xyxy: NDArray[np.float32], gradient: Gradient | None = None
+) -> MaskSignals:
     """Signals of an [H, W] uint8 mask of 0 and 1 against its [4] prompt box.
 
-    Costs well under a millisecond at 640 x 480, least for a column-major mask; safe in threads.
+    Costs about a millisecond at 640 x 480, least for a column-major mask; safe in threads.
+
+    Args:
+        gradient: of the photo, which has the mask's size; None: no `edge_alignment`.
     """
     import cv2
 
@@ -54,6 +89,8 @@ def measure_mask(mask: NDArray[np.uint8], box_xyxy: NDArray[np.float32]) -> Mask
         return _EMPTY
     crop = plane[y : y + height, x : x + width]
     num_components = cv2.connectedComponents(crop, connectivity=8)[0] - 1
+    framed = cv2.copyMakeBorder(1 - crop, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=1)
+    num_holes = cv2.connectedComponents(framed, connectivity=4)[0] - 2
     if is_turned:
         x, y, width, height, crop = y, x, height, width, crop.T
     area = int(np.count_nonzero(crop))
@@ -69,7 +106,29 @@ def measure_mask(mask: NDArray[np.uint8], box_xyxy: NDArray[np.float32]) -> Mask
         fill_ratio=min(inside / box_area, 1.0) if box_area > 0 else 0.0,
         num_components=num_components,
         border_contact=_border_contact(mask, tight),
+        num_holes=num_holes,
+        edge_alignment=None if gradient is None else _edge_alignment(crop, (x, y), gradient),
     )
+
+
+def _edge_alignment(
+    crop: NDArray[np.uint8], corner_xy: tuple[int, int], gradient: Gradient
+) -> float:
+    """See MaskSignals; the outline is two pixels wide, one on each side of the mask's edge."""
+    import cv2
+
+    x, y = corner_xy
+    height, width = gradient.strength.shape
+    y0, x0 = max(0, y - 1), max(0, x - 1)
+    y1, x1 = min(height, y + crop.shape[0] + 1), min(width, x + crop.shape[1] + 1)
+    plane = np.zeros((y1 - y0, x1 - x0), np.uint8)
+    plane[y - y0 : y - y0 + crop.shape[0], x - x0 : x - x0 + crop.shape[1]] = crop
+    outline = cv2.morphologyEx(plane, cv2.MORPH_GRADIENT, _OUTLINE)
+    if not outline.any():  # the mask fills the image
+        return 0.5
+    strength = cv2.mean(gradient.strength[y0:y1, x0:x1], mask=outline)[0]
+    both = strength + gradient.mean
+    return strength / both if both > 0 else 0.5
 
 
 def _pixels_inside(
