@@ -23,7 +23,7 @@ from manifests.statistics import rows_by_category, value_counts
 from manifests.store import Store
 from manifests.writer import Draft, Writer
 
-VERSION = 1
+VERSION = 2
 """Raised when the verdicts of the same policy and masks would come out different."""
 
 _KEPT = "kept"

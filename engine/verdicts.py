@@ -75,6 +75,7 @@ def judge_shard(
         words.strings(reason),
         words.strings(np.where(keep, teacher, judged)),
         pa.array(np.zeros(size, dtype=np.int16)),
+        pa.array(keep.astype(np.float32)),
     ]
     return pa.table(columns, schema=schemas.VERDICTS_SCHEMA)
 

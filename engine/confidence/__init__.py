@@ -1,0 +1,1 @@
+"""From signals to a confidence that can be signed: agreement, calibration, certificate, gold."""
