@@ -1,4 +1,4 @@
-"""Filter: a policy over raw signals becomes the `verdicts` layer, with no image and no teacher."""
+"""Filter: a policy over signals or confidence becomes `verdicts`, with no image and no teacher."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass
 from functools import partial
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from engine.confidence.judge import Judge, input_cells, open_judge
 from engine.policy import Policy
 from engine.verdicts import HUMAN_COLUMNS, TEACHER_COLUMNS, judge_shard
 from manifests import schemas
@@ -19,14 +19,14 @@ from manifests.errors import InputError
 from manifests.ledger import Ledger, LedgerCounter
 from manifests.manifest import Cell
 from manifests.results import ResultRecord, find_result, publish_result, work_key
-from manifests.statistics import rows_by_category, value_counts
+from manifests.statistics import cell_statistics, rows_by_category
 from manifests.store import Store
 from manifests.writer import Draft, Writer
 
 VERSION = 2
 """Raised when the verdicts of the same policy and masks would come out different."""
 
-_KEPT = "kept"
+_MASKS = schemas.masks_layer("")
 # A shard is some small reads and milliseconds of arithmetic. A bucket's answers are what is waited
 # for; on a local disk it is the interpreter, and 8 threads take a third longer than 3.
 _NUM_THREADS, _NUM_THREADS_LOCAL = 8, 3
@@ -62,9 +62,10 @@ def filter_masks(store: Store, config: FilterConfig) -> str:
 def draft_filter(dataset: Dataset, config: FilterConfig) -> Draft:
     """What a filter step makes of a commit; no branch is touched. Raises as `filter_masks`."""
     check_layers(dataset, config.policy)
+    judge = open_judge(dataset, config.policy) if config.policy.uses_confidence else None
     is_local = dataset.store.protocol == "file"
     with ThreadPoolExecutor(_NUM_THREADS_LOCAL if is_local else _NUM_THREADS) as threads:
-        work = partial(_filter_shard, dataset, policy=config.policy)
+        work = partial(_filter_shard, dataset, policy=config.policy, judge=judge)
         records = list(threads.map(work, dataset.manifest.shards()))
     return Draft.on(
         dataset,
@@ -72,6 +73,7 @@ def draft_filter(dataset: Dataset, config: FilterConfig) -> Draft:
         operation=operation("filter", version=VERSION, config=asdict(config.policy)),
         ledger=_ledger(dataset, records),
         message=config.message or f"filter with policy {config.policy.name}",
+        quality=judge.quality if judge else None,
     )
 
 
@@ -101,24 +103,29 @@ def check_layers(dataset: Dataset, policy: Policy, *, coming: Sequence[str] = ()
             )
 
 
-def _filter_shard(dataset: Dataset, shard: str, *, policy: Policy) -> ResultRecord:
-    cells = dict(_input_cells(dataset, shard, policy))
+def _filter_shard(
+    dataset: Dataset, shard: str, *, policy: Policy, judge: Judge | None
+) -> ResultRecord:
+    cells = dict((input_cells if judge else _input_cells)(dataset, shard, policy))
     there = {layer: cell.object_id for layer, cell in cells.items() if cell}
     inputs, config = tuple(there.values()), {"policy": asdict(policy), "layers": list(there)}
-    key = work_key(operation="filter", version=VERSION, inputs=inputs, config=config)
+    line = {"line": judge.line} if judge else {}
+    key = work_key(operation="filter", version=VERSION, inputs=inputs, config=config | line)
     if record := find_result(dataset.store, key):
         return record
     categories = dataset.table(shard, schemas.BOXES, columns=["category"])["category"]
-    masks = {
-        layer: dataset.table(shard, layer, columns=_columns(layer)) if cell else None
-        for layer, cell in cells.items()
-        if layer != schemas.BOXES
-    }
-    verdicts = judge_shard(categories, masks, policy)
-    num_kept = pc.sum(verdicts["keep"]).as_py() or 0
+    if judge is not None and len(categories):
+        verdicts = judge.verdicts(dataset, shard)
+    else:
+        masks = {
+            layer: dataset.table(shard, layer, columns=_columns(layer)) if cell else None
+            for layer, cell in cells.items()
+            if layer.startswith(_MASKS)
+        }
+        verdicts = judge_shard(categories, masks, policy)
     cell = write_cell(
         dataset.store, verdicts, shard=shard, layer=schemas.VERDICTS, inputs=inputs,
-        statistics={_KEPT: num_kept} | value_counts(verdicts["reason"]),
+        statistics=cell_statistics(schemas.VERDICTS, verdicts),
     )  # fmt: skip
     record = ResultRecord(cells=(cell,), ledger=_outcomes(categories, verdicts).rows)
     return publish_result(dataset.store, key, record)

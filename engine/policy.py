@@ -1,4 +1,4 @@
-"""A policy decides, from raw signals alone, which masks are kept. It is data: a TOML file.
+"""A policy decides which masks are kept, and what they count for. It is data: a TOML file.
 
     name = "default"
     teachers = ["sam_vit_t"]      # in order of preference; the first mask that passes is taken
@@ -10,6 +10,17 @@
     [categories.person]           # the same keys, for one category
     min_box_iou = 0.5
 
+    [target]                      # needs calibrated confidence: 'maskmill calibrate'
+    max_risk = 0.05               # certified: at most 5% of the kept masks ...
+    iou_bound = 0.7               # ... have an IoU under 0.7 ...
+    delta = 0.05                  # ... with 95% confidence; or mean_iou = 0.85, without certificate
+
+    [floor]                       # of each category, its most confident masks stay in any case
+    min_share = 0.2
+
+    [weights]                     # what a mask counts for in training
+    by = "confidence"
+
 A rule on a signal that a teacher does not give (a filled box predicts no IoU) does not apply to
 that teacher; a signal that is not a number always drops the mask.
 """
@@ -19,7 +30,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -58,7 +69,9 @@ def _at_most(column: str, reason: str, *, is_share: bool = True) -> Rule:
 
 
 IMAGE_FRACTION = "image_fraction"
-"""The one signal that is no column: the mask's area as a share of its image's."""
+CONFIDENCE = "confidence"
+"""The signals that are no columns of a mask: its area as a share of its image's, and its expected
+IoU, which has a layer of its own."""
 
 RULES: Mapping[str, Rule] = {
     "min_predicted_iou": _at_least("predicted_iou", "low_predicted_iou"),
@@ -72,6 +85,7 @@ RULES: Mapping[str, Rule] = {
     "max_area_px": _at_most("area_px", "too_large", is_share=False),
     # SA-1B, too, left out masks of more than 95% of the image.
     "max_image_fraction": _at_most(IMAGE_FRACTION, "covers_image"),
+    "min_confidence": _at_least(CONFIDENCE, "low_confidence"),
 }
 """In this order: the first rule that a mask breaks is its drop reason."""
 
@@ -80,8 +94,75 @@ _REASONS = pa.array([None, NOT_FINITE, *(rule.reason for rule in RULES.values())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """What the kept masks are to be like as a whole; exactly one of the first two.
+
+    Attributes:
+        mean_iou: their expected mean IoU, at least.
+        max_risk: the share of them with an IoU under `iou_bound`, at most, certified.
+        iou_bound: see there.
+        delta: the chance that the certificate is wrong.
+    """
+
+    mean_iou: float | None = None
+    max_risk: float | None = None
+    iou_bound: float = 0.7
+    delta: float = 0.05
+
+    def __post_init__(self) -> None:
+        if (self.mean_iou is None) == (self.max_risk is None):
+            raise InputError("[target]: expected mean_iou or max_risk, and not both")
+        for name in ("mean_iou", "max_risk", "iou_bound", "delta"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < 1:
+                raise InputError(f"[target]: {name}: expected between 0 and 1, got {value!r}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Floor:
+    """How much of each category stays whatever the target says, its most confident masks first.
+
+    Attributes:
+        min_share: of the category's masks, in [0, 1].
+        min_masks: at least so many, if there are.
+    """
+
+    min_share: float = 0.0
+    min_masks: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.min_share <= 1 or self.min_masks < 0:
+            raise InputError(
+                "[floor]: expected min_share from 0 to 1 and min_masks of 0 or more, got "
+                f"{self.min_share!r} and {self.min_masks!r}"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Weights:
+    """What kept masks count for in training, beside human masks, which count 1.
+
+    Attributes:
+        by: `none`: 1; `confidence`: confidence ** power.
+        power: see there.
+        keep_all: masks are kept however low their confidence: weights take the place of drops.
+    """
+
+    by: Literal["none", "confidence"] = "none"
+    power: float = 1.0
+    keep_all: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 < self.power <= 100:
+            raise InputError(f"[weights]: power: expected above 0, got {self.power!r}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
     """See the module's docstring. `rules` and `categories` hold bounds by name of rule.
+
+    With a target, a floor, weights by confidence or a rule on it, the masks of `teachers` (none
+    named: of all) are chosen by confidence; else the first that passes is taken.
 
     Other names of teachers are brought to the registry's own, after which layers are called.
     """
@@ -91,11 +172,14 @@ class Policy:
     rules: Mapping[str, float] = field(default_factory=dict)
     categories: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     use_human: bool = True
+    target: Target | None = None
+    floor: Floor | None = None
+    weights: Weights | None = None
 
     def __post_init__(self) -> None:
         teachers = tuple(ALIASES.get(name, name) for name in self.teachers)
         object.__setattr__(self, "teachers", teachers)
-        if not teachers and not self.use_human:
+        if not teachers and not self.use_human and not self.uses_confidence:
             raise InputError(
                 f"policy '{self.name}': names no teachers and no humans, so it can keep nothing; "
                 'add teachers = ["sam_vit_t"]'
@@ -105,7 +189,21 @@ class Policy:
                 f"policy '{self.name}': expected every teacher once, got {', '.join(teachers)}; "
                 "take one out"
             )
+        if self.weights and self.weights.keep_all and (self.target or self.floor):
+            raise InputError(
+                f"policy '{self.name}': weights.keep_all keeps every mask, so a target or a floor "
+                "has nothing to choose; take one of them out"
+            )
         _check_tables(f"policy '{self.name}'", self.rules, self.categories)
+
+    @property
+    def uses_confidence(self) -> bool:
+        """Whether it needs the layer `confidence`."""
+        by_weight = self.weights is not None and self.weights.by == "confidence"
+        rules = (self.rules, *self.categories.values())
+        return bool(
+            self.target or self.floor or by_weight or any("min_confidence" in r for r in rules)
+        )
 
     def bound(self, rule: str, category: str) -> float | None:
         """The bound of a rule for a category; None: the rule does not apply."""

@@ -14,16 +14,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from engine.policy import IMAGE_FRACTION, RULES, Policy, judge
+from engine.policy import CONFIDENCE, IMAGE_FRACTION, RULES, Policy, judge
 from manifests import schemas
 
 NO_MASK = "no_mask"
 NOT_LABELLED = "not_labelled"
-SIGNALS = sorted({rule.column for rule in RULES.values()} - {IMAGE_FRACTION})
+SIGNALS = sorted({rule.column for rule in RULES.values()} - {IMAGE_FRACTION, CONFIDENCE})
 HUMAN_COLUMNS = ["status"]
 TEACHER_COLUMNS = ["status", "reason", "height", "width", *SIGNALS]
 """What `judge_shard` wants to know of a layer."""
-_NULL = -1
+NULL = -1
 
 Flags = NDArray[np.bool_]
 Codes = NDArray[np.int32]
@@ -45,31 +45,31 @@ def judge_shard(
             boxes; None for a layer that this shard does not have yet.
         policy: the rules.
     """
-    size, words = len(categories), _Words()
+    size, words = len(categories), Words()
     encoded = pc.dictionary_encode(categories.combine_chunks())
     keep = np.zeros(size, dtype=bool)
-    teacher, judged, reason, why_none = (np.full(size, _NULL, dtype=np.int32) for _ in range(4))
+    teacher, judged, reason, why_none = (np.full(size, NULL, dtype=np.int32) for _ in range(4))
     human = masks.get(schemas.MASKS_HUMAN)
     if policy.use_human and human is not None:
-        keep = _is_ok(human)
+        keep = is_drawn(human)
         teacher[keep] = words.code(schemas.MASKS_HUMAN)
     for layer in map(schemas.masks_layer, policy.teachers):
         table = masks.get(layer)
         if table is None:
-            why_none[why_none == _NULL] = words.code(NOT_LABELLED)
+            why_none[why_none == NULL] = words.code(NOT_LABELLED)
             continue
-        has_mask = _is_ok(table)
+        has_mask = is_drawn(table)
         broken = words.codes(judge(_signals(table), encoded, policy))
-        passes = has_mask & (broken == _NULL) & ~keep
+        passes = has_mask & (broken == NULL) & ~keep
         teacher[passes] = words.code(layer)
         keep = keep | passes
-        is_first = has_mask & (judged == _NULL)
+        is_first = has_mask & (judged == NULL)
         judged[is_first] = words.code(layer)
         reason[is_first] = broken[is_first]
-        needs_why = ~has_mask & (why_none == _NULL)
-        why_none[needs_why] = words.codes(_why_none(table.filter(pa.array(needs_why))))
-    why_none[why_none == _NULL] = words.code(NO_MASK)
-    reason = np.where(keep, _NULL, np.where(reason == _NULL, why_none, reason))
+        needs_why = ~has_mask & (why_none == NULL)
+        why_none[needs_why] = words.codes(why_none_drawn(table.filter(pa.array(needs_why))))
+    why_none[why_none == NULL] = words.code(NO_MASK)
+    reason = np.where(keep, NULL, np.where(reason == NULL, why_none, reason))
     columns = [
         pa.array(keep),
         words.strings(reason),
@@ -80,7 +80,7 @@ def judge_shard(
     return pa.table(columns, schema=schemas.VERDICTS_SCHEMA)
 
 
-class _Words:
+class Words:
     """Words and their positions, as they come."""
 
     def __init__(self) -> None:
@@ -95,7 +95,7 @@ class _Words:
         if isinstance(strings, pa.ChunkedArray):
             strings = strings.combine_chunks()
         encoded = pc.dictionary_encode(strings)
-        known = np.array([*map(self.code, encoded.dictionary.to_pylist()), _NULL], dtype=np.int32)
+        known = np.array([*map(self.code, encoded.dictionary.to_pylist()), NULL], dtype=np.int32)
         indices = encoded.indices.fill_null(len(known) - 1).to_numpy()
         codes: Codes = known[indices]
         return codes
@@ -103,15 +103,15 @@ class _Words:
     def strings(self, codes: Codes) -> pa.StringArray:
         """[N] the words at these positions."""
         words = pa.array([*self._codes, None], pa.string())
-        return words.take(pa.array(np.where(codes == _NULL, len(words) - 1, codes)))
+        return words.take(pa.array(np.where(codes == NULL, len(words) - 1, codes)))
 
 
-def _is_ok(masks: pa.Table) -> Flags:
+def is_drawn(masks: pa.Table) -> Flags:
     flags: Flags = pc.equal(masks["status"], schemas.OK).to_numpy()
     return flags
 
 
-def _why_none(masks: pa.Table) -> pa.StringArray:
+def why_none_drawn(masks: pa.Table) -> pa.StringArray:
     """[N] why a row has no mask."""
     is_pending = pc.equal(masks["status"].combine_chunks(), schemas.PENDING)
     return pc.coalesce(
@@ -121,13 +121,14 @@ def _why_none(masks: pa.Table) -> pa.StringArray:
 
 def _signals(masks: pa.Table) -> dict[str, NDArray[np.float32] | NDArray[np.float64]]:
     """Column -> [N], as `judge` wants them."""
-    signals = {name: _numbers(masks[name]) for name in SIGNALS}
-    num_pixels = _numbers(masks["height"]) * _numbers(masks["width"])
+    signals = {name: signal_numbers(masks[name]) for name in SIGNALS}
+    num_pixels = signal_numbers(masks["height"]) * signal_numbers(masks["width"])
     signals[IMAGE_FRACTION] = signals["area_px"] / num_pixels
+    signals[CONFIDENCE] = np.full(masks.num_rows, np.nan, np.float32)  # nobody asks: see Policy
     return signals
 
 
-def _numbers(column: pa.ChunkedArray) -> NDArray[np.float32] | NDArray[np.float64]:
+def signal_numbers(column: pa.ChunkedArray) -> NDArray[np.float32] | NDArray[np.float64]:
     """[N] null becomes NaN ("no such signal"), NaN becomes infinity ("not a number")."""
     if not pa.types.is_floating(column.type):
         column = column.cast(pa.float64())
