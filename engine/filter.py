@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
+from typing import Any
 
 import pyarrow as pa
 
@@ -16,6 +17,7 @@ from manifests import schemas
 from manifests.cells import write_cell
 from manifests.dataset import DEFAULT_BRANCH, Dataset, operation
 from manifests.errors import InputError
+from manifests.history import newest
 from manifests.ledger import Ledger, LedgerCounter
 from manifests.manifest import Cell
 from manifests.results import ResultRecord, find_result, publish_result, work_key
@@ -74,7 +76,16 @@ def draft_filter(dataset: Dataset, config: FilterConfig) -> Draft:
         ledger=_ledger(dataset, records),
         message=config.message or f"filter with policy {config.policy.name}",
         quality=judge.quality if judge else None,
+        # The same verdicts may come with another certificate, which somebody will ask for.
+        even_if_unchanged=judge is not None and judge.quality != _quality_before(dataset),
     )
+
+
+def _quality_before(dataset: Dataset) -> Mapping[str, Any] | None:  # Any: JSON
+    last = newest(
+        dataset.store, dataset.commit_id, lambda commit: commit.operation.name == "filter"
+    )
+    return last.commit.quality if last else None
 
 
 def check_layers(dataset: Dataset, policy: Policy, *, coming: Sequence[str] = ()) -> None:

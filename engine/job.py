@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from engine.confidence.roles import DEFAULT_CERTIFY_SHARE
 from engine.driver import DriverConfig
 from engine.ingest_config import ImagePolicy
 from engine.policy import Policy
@@ -35,6 +36,15 @@ class LabelSettings:
     config: Mapping[str, str | int | float | bool] = field(default_factory=dict)
     image_batch: int = 8
     fallback: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CalibrateSettings:
+    """`[calibrate]`: see AgreeConfig and CalibrateConfig; an empty table is enough."""
+
+    teachers: tuple[str, ...] = ()
+    prior: bool = False
+    certify_share: float = DEFAULT_CERTIFY_SHARE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +76,7 @@ class JobConfig:
         source: what to ingest, in order.
         ingest: how.
         label: teachers to run, in order.
+        calibrate: whether and how masks get a calibrated confidence.
         policy: the filter policy, as a name, a path, or a table; empty for no filter step.
         export: what to write out at the end.
         report: an HTML page at the end, or none.
@@ -77,6 +88,7 @@ class JobConfig:
     source: tuple[SourceConfig, ...] = ()
     ingest: IngestSettings = IngestSettings()
     label: tuple[LabelSettings, ...] = ()
+    calibrate: CalibrateSettings | None = None
     policy: str | Policy = ""
     export: tuple[ExportSettings, ...] = ()
     report: ReportSettings | None = None

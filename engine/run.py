@@ -1,4 +1,4 @@
-"""The main job, top to bottom: ingest -> label -> filter -> export -> report.
+"""The main job, top to bottom: ingest -> label -> agree -> calibrate -> filter -> export -> report.
 
 Run again after any interruption, it goes on where it was: every step first looks for its outcome.
 """
@@ -8,9 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
+from engine.confidence.agree import AgreeConfig, agree
+from engine.confidence.calibrate import CalibrateConfig, calibrate
+from engine.confidence.outputs import teachers_of
+from engine.confidence.quality import calibrator_notes, quality_sentences
 from engine.driver import JobProgress
 from engine.filter import FilterConfig, check_layers, filter_masks
 from engine.ingest import ingest
@@ -20,6 +25,7 @@ from engine.label import LabelConfig, label
 from engine.policy import Policy
 from engine.settings import did_you_mean
 from engine.sources.registry import FORMATS as SOURCE_FORMATS
+from manifests import schemas
 from manifests.commit import Commit, Operation
 from manifests.dataset import Dataset, init
 from manifests.errors import InputError, NothingToCommitError
@@ -74,12 +80,14 @@ class StepResult:
         commit_id: the commit that it made, now or (`is_new` is False) in an earlier run.
         is_new: whether it had anything to do.
         ledger: what became of every row; empty if the commit that says so is not to be found.
+        quality: of a filter by confidence, what `Commit.quality` says; else None.
     """
 
     step: str
     commit_id: str
     is_new: bool
     ledger: Ledger
+    quality: Mapping[str, Any] | None = None  # Any: JSON
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,11 +114,13 @@ def run(job: JobConfig, listener: Listener | None = None) -> RunResult:
     teachers = {item.teacher: available_teacher(item, listener) for item in job.label}
     policy = policy_for(job, teachers)
     steps: list[StepResult] = []
-    for take_step in (
-        *(partial(run_ingest, store, config, listener) for config in _ingests(job)),
-        *(partial(run_label, store, config, listener) for config in _labels(job, teachers)),
-        *(partial(run_filter, store, config, listener) for config in _filters(job, policy)),
-    ):
+    to_take: Iterator[Callable[[], StepResult]] = chain(
+        (partial(run_ingest, store, config, listener) for config in _ingests(job)),
+        (partial(run_label, store, config, listener) for config in _labels(job, teachers)),
+        _confidence(job, store, listener),
+        (partial(run_filter, store, config, listener) for config in _filters(job, policy)),
+    )
+    for take_step in to_take:
         steps.append(take_step())
         listener.done(outcome(steps[-1]))
     dataset = Dataset.open(store, job.branch)
@@ -143,6 +153,12 @@ def check(job: JobConfig, dataset: Dataset) -> None:
     if policy := _policy(job):
         coming = [registry.canonical(item.teacher) for item in job.label]
         check_layers(dataset, policy, coming=coming)
+        has_confidence = job.calibrate or dataset.manifest.of_layer(schemas.CONFIDENCE)
+        if policy.uses_confidence and not has_confidence:
+            raise InputError(
+                f"policy '{policy.name}' goes by confidence, but the job has no [calibrate] and "
+                "the dataset no confidence; add an empty table [calibrate] to the job"
+            )
 
 
 def available_teacher(item: LabelSettings, listener: Listener) -> str:
@@ -205,6 +221,26 @@ def run_label(store: Store, config: LabelConfig, listener: Listener) -> StepResu
     )
 
 
+def run_agree(store: Store, config: AgreeConfig, listener: Listener) -> StepResult:
+    """One agree step, told to a listener. Raises what `agree` does."""
+    listener.step("agree")
+    return _result("agree", store, lambda: agree(store, config), lambda made: made.name == "agree")
+
+
+def run_calibrate(store: Store, config: CalibrateConfig, listener: Listener) -> StepResult:
+    """One calibrate step, told to a listener. Raises what `calibrate` does."""
+    listener.step("calibrate")
+    result = _result(
+        "calibrate",
+        store,
+        lambda: calibrate(store, config),
+        lambda made: made.name == "calibrate",
+    )
+    for text in calibrator_notes(Dataset.open(store, config.branch)):
+        listener.warn(text)
+    return result
+
+
 def run_filter(store: Store, config: FilterConfig, listener: Listener) -> StepResult:
     """One filter step, told to a listener. Raises what `filter_masks` does."""
     policy = config.policy
@@ -216,12 +252,15 @@ def run_filter(store: Store, config: FilterConfig, listener: Listener) -> StepRe
                 f"policy '{policy.name}' has rules for category '{name}', which the dataset does "
                 f"not have; {did_you_mean(name, known)}"
             )
-    return _result(
+    result = _result(
         f"filter {policy.name}",
         store,
         lambda: filter_masks(store, config),
         lambda made: made.name == "filter",
     )
+    for text in (result.quality or {}).get("notes", ()):
+        listener.warn(text)
+    return result
 
 
 def outcome(result: StepResult) -> str:
@@ -233,7 +272,8 @@ def outcome(result: StepResult) -> str:
         left_out = f" ({', '.join(lost)})" if lost else ""
         parts.append(f"{row.layer} {row.kept:,} of {row.inputs:,} kept{left_out}")
     already = "" if result.is_new else ", as before"
-    return f"{result.step}: {'; '.join(parts)}; commit {result.commit_id[:12]}{already}"
+    text = f"{result.step}: {'; '.join(parts)}; commit {result.commit_id[:12]}{already}"
+    return "\n".join([text, *quality_sentences(result.quality or {})])
 
 
 def _result(
@@ -247,8 +287,10 @@ def _result(
         if found is None:
             return StepResult(step=step, commit_id=error.commit_id, is_new=False, ledger=Ledger())
         commit_id, is_new = found.commit_id, False
-    ledger = Commit.load(store, commit_id).ledger
-    return StepResult(step=step, commit_id=commit_id, is_new=is_new, ledger=ledger)
+    commit = Commit.load(store, commit_id)
+    return StepResult(
+        step=step, commit_id=commit_id, is_new=is_new, ledger=commit.ledger, quality=commit.quality
+    )
 
 
 def _ingests(job: JobConfig) -> Iterator[IngestConfig]:
@@ -267,6 +309,23 @@ def _labels(job: JobConfig, teachers: Mapping[str, str]) -> Iterator[LabelConfig
             teacher=teacher, teacher_config=config_for(item, teacher), branch=job.branch,
             image_batch=item.image_batch, pool=job.pool, driver=job.driver,
         )  # fmt: skip
+
+
+def _confidence(
+    job: JobConfig, store: Store, listener: Listener
+) -> Iterator[Callable[[], StepResult]]:
+    """Agree where there is something to compare, and calibrate; looked at when it is their turn."""
+    if job.calibrate is None:
+        return
+    teachers = teachers_of(Dataset.open(store, job.branch).manifest, job.calibrate.teachers)
+    if len(teachers) > 1:
+        compare = AgreeConfig(teachers=job.calibrate.teachers, branch=job.branch)
+        yield partial(run_agree, store, compare, listener)
+    config = CalibrateConfig(
+        teachers=job.calibrate.teachers, prior=job.calibrate.prior,
+        certify_share=job.calibrate.certify_share, branch=job.branch,
+    )  # fmt: skip
+    yield partial(run_calibrate, store, config, listener)
 
 
 def _filters(job: JobConfig, policy: Policy | None) -> Iterator[FilterConfig]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,12 @@ from engine.confidence.certificate import Tested
 from engine.confidence.plan import Plan
 from engine.confidence.tally import NUM_BINS, Tally
 from engine.policy import Policy, Target
+from manifests.dataset import Dataset
+
+PRIOR_NOTE = (
+    "confidence comes from the prior that maskmill brings along, not from gold of this dataset: do "
+    "not rely on it before some gold says so ('maskmill gold propose')"
+)
 
 _MAX_CATEGORIES = 2_000
 """A commit is small: categories with fewest boxes are left out beyond so many."""
@@ -58,6 +65,27 @@ def quality_of(
     }
 
 
+def quality_sentences(quality: Mapping[str, Any]) -> list[str]:  # Any: JSON
+    """What `quality_of` says, for people; nothing for a filter without confidence."""
+    if not quality:
+        return []
+    mean = quality["expected_mean_iou"]
+    kept = (
+        f"kept {quality['num_kept']:,} of {quality['num_rows']:,} masks without a human one "
+        f"({quality['kept_share']:.1%}), expected mean IoU {'-' if mean is None else f'{mean:.3f}'}"
+    )
+    certificate = quality["certificate"]
+    return [kept, *([f"certificate: {certificate['sentence']}"] if certificate else [])]
+
+
+def calibrator_notes(dataset: Dataset) -> list[str]:
+    """What nobody should miss about the confidence of a commit that `calibrate` made."""
+    object_id = (dataset.commit.attached or {}).get("calibrator")
+    if object_id is None or not Calibrator.load(dataset.store, object_id).is_prior:
+        return []
+    return [PRIOR_NOTE]
+
+
 def _certificate(target: Target | None, tested: Tested) -> dict[str, Any]:  # Any: JSON
     target = target or Target(max_risk=0.05)
     gold, confidence = tested.gold, 1 - target.delta
@@ -78,10 +106,7 @@ def _certificate(target: Target | None, tested: Tested) -> dict[str, Any]:  # An
 def _notes(policy: Policy, calibrator: Calibrator, num_rows: int, num_kept: int) -> list[str]:
     notes = []
     if calibrator.is_prior:
-        notes.append(
-            "confidence comes from the prior that maskmill brings along, not from gold of this "
-            "dataset: do not rely on it before some gold says so ('maskmill gold propose')"
-        )
+        notes.append(PRIOR_NOTE)
     if num_rows and not num_kept:
         notes.append(f"policy '{policy.name}' keeps none of {num_rows:,} masks")
     if num_rows and num_kept == num_rows:
