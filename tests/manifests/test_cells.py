@@ -11,11 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from manifests import layout
-from manifests.cells import read_table, write_cell
+from manifests import layout, schemas
+from manifests.cells import read_cell, read_table, write_cell
 from manifests.errors import ObjectDamagedError, ObjectMissingError
 from manifests.parquet import table_to_parquet
 from manifests.store import Store
+from tests.manifests.older_cells import as_older
 
 _TABLE = pa.table(
     {"name": ["a", None, "ü"], "box": pa.array([[1.0, 2.0]] * 3, pa.list_(pa.float32(), 2))}
@@ -80,3 +81,31 @@ def test_truncated_and_missing(store: Store) -> None:
         read_table(store, cell.object_id)
     with pytest.raises(ObjectMissingError):
         read_table(store, "9" * 64)
+
+
+def _masks(*, num_rows: int) -> pa.Table:
+    field = {one.name: None for one in schemas.MASK_FIELDS} | {"box_iou": 0.5, "num_holes": 2}
+    row = {"status": "ok", "reason": None, "height": 9, "width": 9, **field, "candidates": [field]}
+    return pa.Table.from_pylist([row] * num_rows, schema=schemas.MASKS_SCHEMA)
+
+
+@pytest.mark.parametrize("is_older", [False, True])
+def test_fields_of_candidates(store: Store, is_older: bool) -> None:
+    table = as_older(_masks(num_rows=50)) if is_older else _masks(num_rows=50)
+    cell = write_cell(store, table, shard="s", layer="masks/sam")
+    names = ["num_holes", "box_iou", "candidates.num_holes", "candidates.box_iou"]
+    found = read_cell(store, cell, columns=names)
+    assert found.column_names == ["num_holes", "box_iou", "candidates"]
+    holes = None if is_older else 2
+    assert found["num_holes"].to_pylist() == [holes] * 50
+    assert found["candidates"].to_pylist() == [[{"num_holes": holes, "box_iou": 0.5}]] * 50
+
+
+def test_damaged_field_of_candidates(store: Store) -> None:
+    cell = write_cell(store, _masks(num_rows=5000), shard="s", layer="masks/sam")
+    data = bytearray(store.get_bytes(cell.object_id))
+    for at in range(4, len(data) // 4):
+        data[at] ^= 1
+    store.overwrite(layout.object_path(cell.object_id), bytes(data))
+    with pytest.raises(ObjectDamagedError, match="masks/sam"):
+        read_cell(store, cell, columns=["area_px", "candidates.box_iou"])
