@@ -23,6 +23,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from engine.again import ReproduceConfig
+from engine.confidence.gold_shard import GoldRules
+from engine.confidence.import_gold import (
+    GoldImport,
+    GoldImportConfig,
+    GoldSummary,
+    import_gold,
+)
+from engine.confidence.proposal import ProposalOptions, ProposalSummary, propose
+from engine.confidence.proposed import ProposeConfig
 from engine.diff_page import DiffPageOptions, DiffPageSummary, write_diff_page
 from engine.driver import DriverConfig, JobProgress
 from engine.filter import FilterConfig, filter_masks
@@ -94,6 +103,9 @@ __all__ = [
     "JobConfig", "IngestSettings", "LabelSettings", "ExportSettings", "ReportSettings",
     # what they say
     "ExportSummary", "JobProgress", "Listener", "RunResult", "StepResult",
+    # gold
+    "propose", "ProposeConfig", "ProposalOptions", "ProposalSummary", "import_gold",
+    "GoldImportConfig", "GoldRules", "GoldImport", "GoldSummary",
     # looking and naming
     "Store", "Dataset", "show", "log", "HistoryEntry", "rejects", "stats", "DatasetStats",
     "LayerStats", "tag", "tags", "branch", "branches", "report", "ReportOptions", "ReportSummary",

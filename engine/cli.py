@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from engine import cli_diff, cli_fsck, cli_reproduce, cli_teachers
+from engine import cli_diff, cli_fsck, cli_gold, cli_reproduce, cli_teachers
 from engine.cli_pool import (
     CpusOption,
     GpusOption,
@@ -296,6 +296,7 @@ manifests_cli.mount(
 for module in (cli_diff, cli_fsck, cli_reproduce):
     for name, (command, epilog) in module.COMMANDS.items():
         app.command(name, epilog=epilog)(command)
+cli_gold.mount(app)
 cli_teachers.mount(app)
 
 

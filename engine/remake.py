@@ -11,6 +11,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from engine.again import Again, Remaker
+from engine.confidence.gold_shard import GoldRules
+from engine.confidence.import_gold import VERSION as GOLD_VERSION
+from engine.confidence.import_gold import GoldImportConfig, draft_gold
 from engine.filter import VERSION as FILTER_VERSION
 from engine.filter import FilterConfig, draft_filter
 from engine.ingest import draft_ingest
@@ -23,6 +26,7 @@ from engine.remake_history import remake_merge, remake_revert, remake_takedown
 from engine.settings import from_mapping
 from engine.sources.protocol import PATH_OPTIONS, SourceConfig
 from manifests.dataset import operation
+from manifests.errors import InputError
 from manifests.ledger import Ledger
 from manifests.manifest import Manifest
 from manifests.merge_drafts import MERGE_VERSION, REVERT_VERSION
@@ -124,6 +128,22 @@ def _filter(again: Again) -> Draft:
     return draft_filter(again.start, FilterConfig(policy=policy))
 
 
+def _gold(again: Again) -> Draft:
+    """The file of answers must be what it was: another one is another import."""
+    config = GoldImportConfig(
+        answers=_moved(str(again.settings.get("answers", "")), again),
+        rules=from_mapping(GoldRules, again.settings.get("rules", {}), where=again.name),
+    )
+    draft = draft_gold(again.start, config).draft
+    for role, then in again.commit.operation.inputs.items():
+        if draft.operation.inputs[role].sha256 != then.sha256:
+            raise InputError(
+                f"{config.answers} has changed since {again.name} was made from it: expected "
+                f"SHA-256 {then.sha256[:12]}, got {draft.operation.inputs[role].sha256[:12]}"
+            )
+    return draft
+
+
 def _merge(again: Again) -> Draft:
     return remake_merge(again.start, again.settings, again.name)
 
@@ -141,6 +161,7 @@ OPERATIONS: Mapping[str, Remaker] = {
     "ingest": Remaker(version=INGEST_VERSION, make=_ingest),
     "label": Remaker(version=LABEL_VERSION, make=_label),
     "filter": Remaker(version=FILTER_VERSION, make=_filter),
+    "gold": Remaker(version=GOLD_VERSION, make=_gold),
     "merge": Remaker(version=MERGE_VERSION, make=_merge),
     "revert": Remaker(version=REVERT_VERSION, make=_revert),
     "rm": Remaker(version=TAKEDOWN_VERSION, make=_rm),
