@@ -77,7 +77,7 @@ class SmallSam:
             decoder = SamDecoder(modules["prompt_encoder"], modules["mask_decoder"])
         self.parts = SamParts(encoder=self._encoder, decoder=decoder)
 
-    def teacher(self, **settings: int | str) -> SamTeacher:
+    def teacher(self, **settings: float | str) -> SamTeacher:
         """Ours, with settings."""
         chosen = SamSettings(**settings)  # type: ignore[arg-type]  # a test gives right types
         return SamTeacher(identity=IDENTITY, settings=chosen, parts=self.parts, device=CPU)

@@ -14,15 +14,21 @@ from PIL import Image
 from segment_anything import SamPredictor, build_sam_vit_b
 from torch import Tensor
 
-from manifests.errors import WeightsError
+from manifests.errors import InputError, WeightsError
 from teachers import sam_build
 from teachers.protocol import MaskChunk, machine_of
 from teachers.sam import SamTeacher
 from teachers.sam_frame import Frame, boxes_in_square, pixels_in_square
 from teachers.settings import SamSettings
+from teachers.signals import measure_mask
 from tests.teachers.conftest import CPU, IDENTITY, SmallSam, photo
 
 Boxes = NDArray[np.float32]
+Photo = NDArray[np.uint8]
+_SIGNALS = (
+    "predicted_iou", "stability", "mean_foreground", "jitter_iou", "output_iou", "box_iou",
+    "outside_fraction",
+)  # fmt: skip
 _SIZES = [(480, 640), (640, 480), (97, 31), (1, 5), (1300, 900), (64, 64)]
 
 
@@ -45,7 +51,7 @@ def _upstream(
 
 def _assert_same(chunk: MaskChunk, other: MaskChunk) -> None:
     np.testing.assert_array_equal(chunk.masks, other.masks)
-    for name in ("predicted_iou", "stability", "mean_foreground"):
+    for name in _SIGNALS:
         np.testing.assert_allclose(getattr(chunk, name), getattr(other, name), atol=1e-5)
 
 
@@ -62,7 +68,7 @@ def test_masks_and_predicted_iou_are_upstreams(
 ) -> None:
     image, boxes = photo(*size_hw), _boxes(*size_hw)
     expected_masks, expected_iou = _upstream(small_sam.predictor(), image, boxes)
-    for chunk in small_sam.teacher().predict([image], [boxes]):
+    for chunk in small_sam.teacher(cut_to_box=False).predict([image], [boxes]):
         assert chunk.predicted_iou is not None
         for row, index in enumerate(chunk.box_indices):
             # Upstream's candidates in our order: the same predicted IoUs, sorted by our choice.
@@ -99,6 +105,103 @@ def test_signals_are_those_of_the_full_size_logits(small_sam: SmallSam) -> None:
         mean = foreground / np.maximum(inside.sum(axis=(1, 2)), 1)
         np.testing.assert_allclose(chunk.stability[row], stability, atol=1e-3)
         np.testing.assert_allclose(chunk.mean_foreground[row], mean, atol=1e-3)
+
+
+def _chunks_of(small_sam: SmallSam, image: Photo, boxes: Boxes, **settings: float) -> MaskChunk:
+    (chunk,) = small_sam.teacher(box_batch=16, **settings).predict([image], [boxes])
+    return chunk
+
+
+@pytest.mark.parametrize("size_hw", [(60, 80), (97, 31), (300, 200)])
+def test_no_pixel_lies_outside_its_box(small_sam: SmallSam, size_hw: tuple[int, int]) -> None:
+    image, boxes = photo(*size_hw), _boxes(*size_hw)
+    chunk = _chunks_of(small_sam, image, boxes)
+    for masks, box in zip(chunk.masks, boxes, strict=True):
+        (x0, y0), (x1, y1) = np.floor(box[:2]).astype(int), np.ceil(box[2:]).astype(int)
+        outside = masks.copy()
+        outside[:, y0:y1, x0:x1] = 0
+        assert not outside.any()
+
+
+def test_the_cut_takes_away_what_it_says_and_nothing_else(small_sam: SmallSam) -> None:
+    image, boxes = photo(120, 160), _boxes(120, 160)
+    cut = _chunks_of(small_sam, image, boxes)
+    whole = _chunks_of(small_sam, image, boxes, cut_to_box=False)
+    assert whole.box_iou is whole.outside_fraction is None
+    assert cut.box_iou is not None
+    assert cut.outside_fraction is not None
+    assert cut.predicted_iou is not None
+    assert whole.predicted_iou is not None
+    assert cut.outside_fraction.max() > 0
+    for row, box in enumerate(boxes):
+        gap = np.abs(cut.predicted_iou[row][:, None] - whole.predicted_iou[row][None])
+        same = gap.argmin(axis=1)  # the cut may empty a mask, which then comes last
+        (x0, y0), (x1, y1) = np.floor(box[:2]).astype(int), np.ceil(box[2:]).astype(int)
+        for candidate, before in enumerate(whole.masks[row][same]):
+            inside = np.zeros_like(before)
+            inside[y0:y1, x0:x1] = before[y0:y1, x0:x1]
+            np.testing.assert_array_equal(cut.masks[row, candidate], inside)
+            lost = (before.sum() - inside.sum()) / max(1, before.sum())
+            assert cut.outside_fraction[row, candidate] == pytest.approx(lost, abs=1e-6)
+            expected = measure_mask(before, box).box_iou
+            assert cut.box_iou[row, candidate] == pytest.approx(expected, abs=1e-5)
+
+
+class _InTheCorner(sam_build.SamDecoder):
+    """The output with the best predicted IoU draws the image's corner, the others the whole."""
+
+    def __init__(self) -> None: ...
+
+    def image_tokens(self, embedding: Tensor) -> Tensor:
+        return embedding
+
+    def decode(self, image_tokens: Tensor, box_square: Tensor) -> tuple[Tensor, Tensor]:
+        logits = torch.full((len(box_square), 4, 256, 256), 5.0)
+        logits[:, 2] = -5
+        logits[:, 2, :30, :30] = 5
+        return logits, torch.tensor([[0.1, 0.6, 0.9, 0.7]]).repeat(len(box_square), 1)
+
+
+def test_masks_that_the_cut_emptied_come_last(small_sam: SmallSam) -> None:
+    parts = sam_build.SamParts(encoder=small_sam.parts.encoder, decoder=_InTheCorner())
+    teacher = SamTeacher(
+        identity=IDENTITY, settings=SamSettings(box_batch=8), parts=parts, device=CPU
+    )
+    boxes = np.array([[40, 40, 60, 60], [0, 0, 7, 7]], np.float32)
+    (chunk,) = teacher.predict([photo(80, 80)], [boxes])
+    assert chunk.masks.any(axis=(2, 3)).tolist() == [[True, True, False], [True, True, True]]
+    assert chunk.predicted_iou is not None
+    assert chunk.predicted_iou[0].tolist() == pytest.approx([0.7, 0.6, 0.9])
+    assert chunk.predicted_iou[1, 0] == pytest.approx(0.9)
+
+
+def test_agreement_with_itself_is_a_share(small_sam: SmallSam) -> None:
+    chunk = _chunks_of(small_sam, photo(120, 160), _boxes(120, 160))
+    for values in (chunk.jitter_iou, chunk.output_iou):
+        assert values is not None
+        assert values.shape == chunk.masks.shape[:2]
+        assert values.min() >= 0
+        assert values.max() <= 1
+
+
+def test_jitter_changes_no_mask_and_can_be_left_out(small_sam: SmallSam) -> None:
+    image, boxes = photo(120, 160), _boxes(120, 160)
+    usual, without = (_chunks_of(small_sam, image, boxes, jitter=share) for share in (0.08, 0.0))
+    np.testing.assert_array_equal(usual.masks, without.masks)
+    assert without.jitter_iou is None
+    assert without.output_iou is not None
+    tiny = _chunks_of(small_sam, image, boxes, jitter=1e-6).jitter_iou
+    assert tiny is not None
+    assert usual.jitter_iou is not None
+    has_mask = usual.masks.any(axis=(2, 3))
+    assert tiny[has_mask].min() > 0.99
+    assert usual.jitter_iou.mean() < tiny.mean()
+
+
+@pytest.mark.parametrize("jitter", [-0.1, 0.3])
+def test_jitter_has_bounds(jitter: float) -> None:
+    with pytest.raises(InputError, match=r"jitter: expected from 0 to 0\.25, got"):
+        SamSettings(jitter=jitter)
 
 
 def test_boxes_together_are_as_boxes_alone(small_sam: SmallSam) -> None:
@@ -200,7 +303,8 @@ def test_a_full_gpu_gets_smaller_chunks(small_sam: SmallSam) -> None:
     teacher, decoder = _cramped(small_sam, most=2)
     boxes = np.tile(_boxes(60, 80), (2, 1))
     chunks = [*teacher.predict([photo(60, 80)], [boxes])]
-    assert decoder.calls == [8, 4, 2, 2, 2, 2]
+    # Each chunk that fits is decoded once more, for the boxes moved.
+    assert decoder.calls == [8, 4, 2, 2, 2, 2, 2, 2, 2, 2]
     assert np.concatenate([chunk.box_indices for chunk in chunks]).tolist() == list(range(8))
 
 
