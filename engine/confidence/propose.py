@@ -173,7 +173,7 @@ class _Pools:
         size = len(found.image_ids)
         num_boxes = np.maximum(np.bincount(found.image_of, minlength=size), 1)
         scores: list[float] = (
-            np.bincount(found.image_of, weights=weights, minlength=size) / num_boxes
+            np.bincount(found.image_of, weights=weights, minlength=size) / num_boxes**0.5
         ).tolist()
         return scores
 

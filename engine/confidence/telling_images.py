@@ -63,7 +63,10 @@ def rarity(num_gold: int) -> float:
 def image_worth(
     image: OpenImage, gold: Mapping[str, int], alike: Mapping[tuple[str, int], int] | None = None
 ) -> float:
-    """The mean over the boxes, since people's work grows with their number.
+    """What the boxes would teach together, by the root of their number.
+
+    People need a time for each image and a time for each box: by the mean, images with one box
+    would always win, and by the sum those with most.
 
     Args:
         gold: category -> gold boxes.
@@ -74,7 +77,7 @@ def image_worth(
         rarity(gold.get(name, 0)) / (1 + taken.get((name, cell), 0))
         for name, cell in zip(image.categories, image.cells, strict=True)
     ]
-    return float(np.mean(image.worth * np.array(factors)))
+    return float(np.sum(image.worth * np.array(factors)) / len(factors) ** 0.5)
 
 
 def spread(pool: Iterable[OpenImage], gold: Mapping[str, int], count: int) -> list[OpenImage]:

@@ -147,6 +147,14 @@ def test_open_questions_are_those_near_a_bound() -> None:
     assert openness(np.array([0.95], np.float32), [0.7, 0.95]).tolist() == [1]
 
 
+def test_a_proposal_says_the_score_that_it_was_chosen_by(labelled: Dataset) -> None:
+    found = choose(labelled, EVERYTHING).images
+    for proposed in found:
+        if proposed.role == CALIBRATE:
+            assert proposed.score == pytest.approx(image_worth(proposed.image, {}))
+            assert proposed.score > 0
+
+
 def test_rare_categories_and_no_twins() -> None:
     pool = [an_image(f"a{n}", "shoe") for n in range(4)] + [an_image("b", "hat")]
     assert spread(pool, {"shoe": 3}, 1)[0].image_id == "b"
@@ -159,6 +167,17 @@ def test_rare_categories_and_no_twins() -> None:
     assert [image.image_id for image in spread(twins, {}, 2)] == ["t1", "u"]
     assert len(spread(twins, {}, 10)) == 3
     assert spread([], {}, 3) == []
+
+
+def test_an_image_costs_a_look_and_each_box_a_drawing() -> None:
+    """Four equal boxes are worth twice as much as one: neither four times, nor the same."""
+    one = an_image("a", "shoe")
+    four = OpenImage(
+        image_id="b", shard="s", categories=["shoe"] * 4, cells=[0] * 4,
+        expected=np.repeat(one.expected, 4), worth=np.repeat(one.worth, 4),
+    )  # fmt: skip
+    assert image_worth(four, {}) == pytest.approx(2 * image_worth(one, {}))
+    assert image_worth(one, {"shoe": 3}) == pytest.approx(image_worth(one, {}) / 2)
 
 
 @pytest.mark.parametrize("seed", range(20))
