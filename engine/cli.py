@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from engine import cli_diff, cli_fsck, cli_gold, cli_reproduce, cli_teachers
+from engine import cli_confidence, cli_diff, cli_fsck, cli_gold, cli_reproduce, cli_teachers
 from engine.cli_pool import (
     CpusOption,
     GpusOption,
@@ -119,7 +120,7 @@ def ingest(
     )  # fmt: skip
     with ProgressListener(is_quiet=as_json) as listener:
         result = run_ingest(opened, config, listener)
-    _show_step(result, as_json=as_json)
+    show_step(result, as_json=as_json)
 
 
 @app.command(
@@ -176,7 +177,7 @@ def label(
             retry_failed=retry_failed, pool=pool,
         )  # fmt: skip
         result = run_label(opened, config, listener)
-    _show_step(result, as_json=as_json)
+    show_step(result, as_json=as_json)
 
 
 @app.command(
@@ -211,7 +212,7 @@ def filter_command(
     config = FilterConfig(policy=chosen, branch=branch, message=message)
     with ProgressListener(is_quiet=as_json) as listener:
         result = run_filter(opened, config, listener)
-    _show_step(result, as_json=as_json)
+    show_step(result, as_json=as_json)
 
 
 @app.command(
@@ -293,7 +294,7 @@ manifests_cli.mount(
     *("branch", "tag", "merge", "revert", "reset", "rm"),
     *("clone", "push", "pull", "gc"),
 )
-for module in (cli_diff, cli_fsck, cli_reproduce):
+for module in (cli_confidence, cli_diff, cli_fsck, cli_reproduce):
     for name, (command, epilog) in module.COMMANDS.items():
         app.command(name, epilog=epilog)(command)
 cli_gold.mount(app)
@@ -322,14 +323,24 @@ def main() -> None:
     run_app(app, arguments=sys.argv[1:])
 
 
-def _show_step(result: StepResult, *, as_json: bool) -> None:
+def show_step(
+    result: StepResult,
+    *,
+    as_json: bool,
+    more: Mapping[str, Any] | None = None,  # Any: JSON
+) -> None:
+    """What a step did, for people or as JSON, which has `more` in it."""
+    from engine.confidence.quality import quality_sentences
+
     def human() -> None:
         print_ledgers([("", result.ledger)])
+        for sentence in quality_sentences(result.quality or {}):
+            say(sentence)
         say(f"commit {result.commit_id[:12]}: {result.step}")
         if not result.is_new:
             note(f"nothing changed: the outcome of '{result.step}' was there already")
 
-    show(_step_body(result), as_json=as_json, human=human)
+    show({**_step_body(result), **(more or {})}, as_json=as_json, human=human)
 
 
 def _step_body(result: StepResult) -> dict[str, Any]:  # Any: JSON
@@ -340,6 +351,7 @@ def _step_body(result: StepResult) -> dict[str, Any]:  # Any: JSON
         "commit_id": result.commit_id,
         "is_new": result.is_new,
         "ledger": [asdict(row) for row in result.ledger.totals()],
+        "quality": result.quality,
     }
 
 

@@ -11,9 +11,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from engine.again import Again, Remaker
+from engine.confidence.agree import VERSION as AGREE_VERSION
+from engine.confidence.agree import AgreeConfig, draft_agree
+from engine.confidence.calibrate import VERSION as CALIBRATE_VERSION
+from engine.confidence.calibrate import CalibrateConfig, draft_calibrate
 from engine.confidence.gold_shard import GoldRules
 from engine.confidence.import_gold import VERSION as GOLD_VERSION
 from engine.confidence.import_gold import GoldImportConfig, draft_gold
+from engine.confidence.roles import DEFAULT_CERTIFY_SHARE
 from engine.filter import VERSION as FILTER_VERSION
 from engine.filter import FilterConfig, draft_filter
 from engine.ingest import draft_ingest
@@ -144,6 +149,20 @@ def _gold(again: Again) -> Draft:
     return draft
 
 
+def _agree(again: Again) -> Draft:
+    return draft_agree(again.start, AgreeConfig(teachers=tuple(again.settings.get("teachers", ()))))
+
+
+def _calibrate(again: Again) -> Draft:
+    recorded = again.settings
+    config = CalibrateConfig(
+        teachers=tuple(recorded.get("teachers", ())), prior=bool(recorded.get("prior", False)),
+        calibrator=str(recorded.get("calibrator", "")), seed=int(recorded.get("seed", 0)),
+        certify_share=float(recorded.get("certify_share", DEFAULT_CERTIFY_SHARE)),
+    )  # fmt: skip
+    return draft_calibrate(again.start, config)
+
+
 def _merge(again: Again) -> Draft:
     return remake_merge(again.start, again.settings, again.name)
 
@@ -160,6 +179,8 @@ OPERATIONS: Mapping[str, Remaker] = {
     "init": Remaker(version=INIT_VERSION, make=_init),
     "ingest": Remaker(version=INGEST_VERSION, make=_ingest),
     "label": Remaker(version=LABEL_VERSION, make=_label),
+    "agree": Remaker(version=AGREE_VERSION, make=_agree),
+    "calibrate": Remaker(version=CALIBRATE_VERSION, make=_calibrate),
     "filter": Remaker(version=FILTER_VERSION, make=_filter),
     "gold": Remaker(version=GOLD_VERSION, make=_gold),
     "merge": Remaker(version=MERGE_VERSION, make=_merge),

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from threadpoolctl import threadpool_limits
 
 from engine.confidence.apply import confidence_table, score, scores_of
 from engine.confidence.calibrator import Calibrator
@@ -103,7 +104,9 @@ def draft_calibrate(dataset: Dataset, config: CalibrateConfig) -> Draft:
     object_id = dataset.store.put_bytes(calibrator.to_bytes()).object_id
     work = partial(_score_shard, dataset, calibrator, object_id)
     shards = dataset.manifest.shards()
-    records = list(in_parallel(work, shards, num_threads=threads_for(dataset.store)))
+    # Shards are done side by side: threads of matrix products besides would only wait for cores.
+    with threadpool_limits(1, user_api="blas"):
+        records = list(in_parallel(work, shards, num_threads=threads_for(dataset.store)))
     return Draft.on(
         dataset,
         dataset.manifest.with_cells(cell for record in records for cell in record.cells),

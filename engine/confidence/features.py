@@ -108,8 +108,11 @@ def features_of(shard: ShardOutputs, output: Output, names: Sequence[str]) -> Fl
         **_siblings(shard, output),
         **_rivals(shard, output),
     }
-    nothing = np.full(shard.num_rows, np.nan, np.float32)
-    return np.stack([values.get(name, nothing) for name in names], axis=1)
+    found = np.full((shard.num_rows, len(names)), np.nan, np.float32)
+    for place, name in enumerate(names):
+        if name in values:
+            found[:, place] = values[name]
+    return found
 
 
 def _shape(shard: ShardOutputs, table: OutputTable) -> dict[str, Floats]:

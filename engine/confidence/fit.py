@@ -22,8 +22,8 @@ from engine.confidence.gold import GoldBoxes
 from engine.confidence.outputs import Bools, Floats, Output
 
 _NUM_FOLDS = 5
-_NUM_NETS, _NUM_NETS_OF_A_FOLD = 6, 3
-_NUM_HIDDEN = 32
+_NUM_NETS, _NUM_NETS_OF_A_FOLD = 3, 2
+_NUM_HIDDEN = 16
 _MAX_BOXES = 20_000
 """More gold is not needed for a few hundred parameters, and costs time."""
 _MAX_STEPS, _BATCH, _MAX_EPOCHS = 8_000, 128, 150

@@ -6,7 +6,7 @@ Legend: N boxes of the shard, O outputs.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
@@ -59,10 +59,13 @@ class OutputTable:
 
     has_mask: Bools
     columns: Mapping[str, pa.Array]
+    _numbers: dict[str, Floats] = field(default_factory=dict)
 
     def numbers(self, name: str) -> Floats:
-        """[N] float32; NaN for null."""
-        return as_floats(self.columns[name])
+        """[N] float32, not to be changed; NaN for null."""
+        if name not in self._numbers:
+            self._numbers[name] = as_floats(self.columns[name])
+        return self._numbers[name]
 
 
 def as_floats(column: pa.Array | pa.ChunkedArray) -> Floats:
