@@ -21,8 +21,8 @@ COMMANDS = [
     ["init"], ["ingest"], ["label"], ["filter"], ["run"], ["report"], ["export"], ["log"], ["show"],
     ["tag"], ["branch"], ["stats"], ["status"], ["blame"], ["sql"], ["merge"], ["revert"],
     ["reset"], ["rm"], ["clone"], ["push"], ["pull"], ["checkout"], ["gc"], ["diff"], ["fsck"],
-    ["reproduce"], ["teachers"], ["weights", "list"], ["weights", "fetch"],
-    ["demo-photos"],
+    ["reproduce"], ["agree"], ["calibrate"], ["gold", "propose"], ["gold", "import"], ["teachers"],
+    ["weights", "list"], ["weights", "fetch"], ["demo-photos"],
 ]  # fmt: skip
 
 
@@ -88,7 +88,7 @@ def test_the_chain_in_json(maskmill: Maskmill, source: list[str], tmp_path: Path
 def test_the_chain_for_people(filtered: Maskmill, source: list[str]) -> None:
     shown = filtered("show", "main", "--by-category", "--rejects")
     assert shown.code == 0
-    assert "operation filter v1" in shown.out
+    assert "operation filter v2" in shown.out
     assert "too_small 1" in shown.out
     assert "shoe" in shown.out
     [broken] = [line for line in shown.out.splitlines() if "broken.jpg" in line and "boxes" in line]

@@ -18,7 +18,7 @@ COLUMNS = sorted({rule.column for rule in RULES.values()})
 GOOD = {
     "predicted_iou": 0.9, "stability": 0.9, "mean_foreground": 0.9, "box_iou": 0.9,
     "outside_fraction": 0.0, "fill_ratio": 0.7, "num_components": 1, "area_px": 5000,
-    "image_fraction": 0.2,
+    "image_fraction": 0.2, "confidence": 0.9,
 }  # fmt: skip
 
 
@@ -45,7 +45,7 @@ def test_every_rule_has_its_reason_and_its_bound_passes() -> None:
         "min_mean_foreground": (0.6, 0.59), "min_box_iou": (0.7, 0.69),
         "max_outside_fraction": (0.1, 0.11), "min_fill_ratio": (0.3, 0.29),
         "max_components": (3, 4), "min_area_px": (64, 63), "max_area_px": (9000, 9001),
-        "max_image_fraction": (0.95, 0.96),
+        "max_image_fraction": (0.95, 0.96), "min_confidence": (0.6, 0.59),
     }  # fmt: skip
     assert list(bounds) == list(RULES)
     for name, (bound, beyond) in bounds.items():

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from engine import label
 from engine.reproduce import reproduce
 from manifests import layout, schemas
 from manifests.commit import Commit
@@ -73,7 +74,7 @@ class TestBeforehand:
         found = reproduce(store, older, HERE)
         assert found.is_same
         version, packages, changed, machine = found.warnings
-        assert "version 0 of 'label', this is version 1" in version
+        assert f"version 0 of 'label', this is version {label.VERSION}" in version
         assert "numpy 0.1 (here " in packages
         assert "gone-package 2 (here none)" in packages
         assert "'grabcut' changed since: its version was 0, here it is 1" in changed
