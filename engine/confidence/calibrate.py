@@ -21,6 +21,7 @@ from engine.confidence.features import feature_names, read_shard
 from engine.confidence.figures import calibration_error, figures
 from engine.confidence.fit import best_of, fit
 from engine.confidence.gold import GoldBoxes, gold_table, read_gold
+from engine.confidence.importance import importance
 from engine.confidence.outputs import Floats, Output, teachers_of
 from engine.confidence.priors import load_prior
 from engine.confidence.roles import CALIBRATE, CERTIFY, DEFAULT_CERTIFY_SHARE
@@ -44,7 +45,6 @@ VERSION = 1
 
 MIN_BOXES, MIN_IMAGES = 100, 20
 """Gold that calibrates: less does not carry a fit with out-of-fold figures."""
-_MIN_BOXES_OF_A_SOURCE = 50
 _SCORED, _NO_MASK = "scored", "no_mask"
 _PACKAGES = ("scikit-learn", "safetensors", "scipy")
 
@@ -173,6 +173,7 @@ def _fit(
         judged = score_gold(calibrator, held_out)
         tables.append(gold_table(fitted.choice, held_out, judged))
         found["certify"] = figures(fitted.choice, held_out, judged)
+    found["importance"] = importance(calibrator.heads, held_out if held_out.num_boxes else used)
     found["by_source"] = _transfer(used, features, identities, config.seed)
     found["unused"] = dict(gold.unused)
     table = table_to_parquet(pa.concat_tables(tables).combine_chunks())

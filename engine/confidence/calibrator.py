@@ -191,7 +191,7 @@ class Calibrator:
                 certify_share=about["certify_share"], figures=about["figures"],
                 gold=about["gold"], origin=about["origin"],
             )  # fmt: skip
-        except (SafetensorError, KeyError, TypeError, ValueError, msgspec.MsgspecError) as error:
+        except _DAMAGES as error:
             raise ObjectDamagedError(f"{what} is not a calibrator: {error}") from error
 
     @staticmethod
@@ -201,6 +201,9 @@ class Calibrator:
         return Calibrator.from_bytes(data, what=f"object {object_id[:12]}")
 
 
+_DAMAGES = (
+    SafetensorError, KeyError, TypeError, ValueError, AttributeError, msgspec.MsgspecError
+)  # fmt: skip
 _ARRAYS = ("mean", "scale", "weights_in", "bias_in", "weights_out", "bias_out")
 
 
@@ -235,6 +238,8 @@ def _head(name: str, fields: Mapping[str, Any], tensors: Mapping[str, Floats]) -
     }  # fmt: skip
     if width != len(features) or any(arrays[key].shape != shapes[key] for key in shapes):
         raise ValueError(f"the arrays of '{name}' do not fit its {len(features)} features")
+    if not nets or (arrays["scale"] <= 0).any():
+        raise ValueError(f"'{name}' has no networks, or a scale that is not above 0")
     return Head(
         teacher=fields["teacher"], features=tuple(features), curve=_curve(tensors, f"{name}/curve"),
         categories=fields["categories"], **arrays,
@@ -243,7 +248,8 @@ def _head(name: str, fields: Mapping[str, Any], tensors: Mapping[str, Floats]) -
 
 def _curve(tensors: Mapping[str, Floats], name: str) -> Curve:
     x, y = tensors[f"{name}.x"], tensors[f"{name}.y"]
-    if x.shape != y.shape or x.ndim != 1 or not len(x) or (np.diff(x) < 0).any():
+    is_falling = any((np.diff(values) < 0).any() for values in (x, y))
+    if x.shape != y.shape or x.ndim != 1 or not len(x) or is_falling:
         raise ValueError(f"'{name}' is no curve")
     return Curve(x=x, y=y)
 

@@ -8,8 +8,10 @@ What is certified are the kept masks of this dataset that have no human mask, a 
 gold images are a random sample of the dataset's, the bad ones among the kept gold are a draw
 without replacement, and the p-value is a hypergeometric tail (Clopper & Pearson's argument for a
 finite population); for many kept masks it becomes the binomial one. Masks of one image are alike,
-so gold counts as fewer than it is: by the design effect of Rao & Scott (1992). That correction is
-estimated and makes the bound an approximate one; everything else is exact for a finite sample.
+so gold counts as fewer than it is: by the design effect of Rao & Scott (1992). Few bad masks cannot
+tell how alike those of an image are, so it is never less than what all gold says of that. That
+correction is estimated and makes the bound an approximate one; everything else is exact for a
+finite sample.
 
 Legend: n kept gold masks, k bad ones among them, m kept masks without gold, G thresholds.
 """
@@ -46,26 +48,62 @@ class GoldKept:
     def effective(self) -> tuple[int, int]:
         """(n, k) as if masks of one image were independent: fewer masks, no fewer bad ones."""
         n = math.floor(self.num_kept / self.design_effect)
-        return n, min(n, math.ceil(self.num_bad / self.design_effect))
+        return n, min(n, math.floor(self.num_bad / self.design_effect))
 
 
-def gold_kept(is_kept: Bools, is_bad: Bools, images: Ints) -> GoldKept:
+def gold_kept(is_kept: Bools, is_bad: Bools, images: Ints, *, likeness: float) -> GoldKept:
     """Counts of [M] gold masks.
 
-    The design effect is the variance of the share of bad masks when whole images are drawn, over
-    that when masks are drawn; at least 1, and 1 where too few are bad to tell.
+    Args:
+        likeness: of masks of one image, see `likeness_of`; without any bad mask kept, nothing else
+            says that ten masks of one image are not worth ten.
     """
-    images, bad = images[is_kept], is_bad[is_kept].astype(np.float64)
-    n, k = len(bad), int(bad.sum())
-    _, place = np.unique(images, return_inverse=True)
-    num_images = int(place.max(initial=-1) + 1)
-    effect = 1.0
-    if k > 1 and k < n and num_images > 1:
-        share = k / n
-        residuals = np.bincount(place, bad - share)
-        clustered = num_images / (num_images - 1) * float(np.square(residuals).sum()) / n**2
-        effect = max(1.0, clustered / (share * (1 - share) / n))
-    return GoldKept(num_kept=n, num_bad=k, num_images=num_images, design_effect=effect)
+    bad, place, sizes = _by_image(is_bad[is_kept], images[is_kept])
+    by_likeness = 1 + likeness * (_mean_size(sizes) - 1)
+    return GoldKept(
+        num_kept=len(bad), num_bad=int(bad.sum()), num_images=len(sizes),
+        design_effect=max(_design_effect(bad, place), by_likeness),
+    )  # fmt: skip
+
+
+def likeness_of(is_bad: Bools, images: Ints) -> float:
+    """How alike [M] gold masks of one image are in being bad: from 0, not at all, to 1, wholly.
+
+    The intraclass correlation that the design effect implies (Kish 1965), as if one more image
+    with bad masks had been seen, whose masks were all alike: what few bad masks say is little.
+    """
+    bad, place, sizes = _by_image(is_bad, images)
+    mean_size = _mean_size(sizes)
+    if mean_size <= 1:
+        return 1.0
+    seen = min(1.0, (_design_effect(bad, place) - 1) / (mean_size - 1))
+    num_images = int(np.count_nonzero(np.bincount(place, bad)))
+    return (num_images * seen + 1) / (num_images + 1)
+
+
+def _by_image(is_bad: Bools, images: Ints) -> tuple[NDArray[np.float64], Ints, Ints]:
+    """[M] bad as numbers, [M] places of the images, [I] how many masks each image has."""
+    _, place, sizes = np.unique(images, return_inverse=True, return_counts=True)
+    return is_bad.astype(np.float64), place, sizes
+
+
+def _mean_size(sizes: Ints) -> float:
+    """Masks in the image of a mean mask."""
+    return float(np.square(sizes).sum() / sizes.sum()) if len(sizes) else 1.0
+
+
+def _design_effect(bad: NDArray[np.float64], place: Ints) -> float:
+    """Variance of the share of bad masks when whole images are drawn, over that when masks are.
+
+    At least 1, and 1 where too few are bad to tell.
+    """
+    n, k, num_images = len(bad), int(bad.sum()), int(place.max(initial=-1) + 1)
+    if k <= 1 or k == n or num_images == 1:
+        return 1.0
+    share = k / n
+    residuals = np.bincount(place, bad - share)
+    clustered = num_images / (num_images - 1) * float(np.square(residuals).sum()) / n**2
+    return max(1.0, clustered / (share * (1 - share) / (n - 1)))
 
 
 def p_value(n: int, k: int, *, max_risk: float, population: int) -> float:

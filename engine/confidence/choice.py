@@ -63,10 +63,12 @@ def fit_choice(confidence: Mapping[Output, Floats], iou: Mapping[Output, Floats]
     own = [number for number, output in enumerate(outputs) if output.candidate == 0]
     base = max(own, key=lambda number: float(ious[:, number].mean()))
     rows = np.arange(len(scores))
+    # Where the base is not there another is taken in any case: that is no gain of the margin.
+    staying = ious[rows, Choice(base=outputs[base], margin=NEVER)(outputs, scores)]
     surest, margin = 0.0, NEVER
     for tried in _MARGINS:
         choice = Choice(base=outputs[base], margin=tried)
-        gains = ious[rows, choice(outputs, scores)] - ious[:, base]
+        gains = ious[rows, choice(outputs, scores)] - staying
         sure = float(gains.mean()) - float(gains.std()) / math.sqrt(len(gains))
         if sure > surest:
             surest, margin = sure, tried

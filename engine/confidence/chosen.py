@@ -66,8 +66,9 @@ def choose_masks(dataset: Dataset, shard: str, policy: Policy, calibrator: Calib
     )  # fmt: skip
     has_none = ~np.isfinite(confidence)
     if has_none.any():
-        teacher = policy.teachers[0] if policy.teachers else calibrator.choice.base.teacher
-        why = _why_none(dataset, shard, teacher, size)
+        # A prior's base may be a teacher that has not drawn here.
+        known = sorted(calibrator.heads, key=lambda name: name != calibrator.choice.base.teacher)
+        why = _why_none(dataset, shard, [*policy.teachers, *known][0], size)
         reason = pc.if_else(pa.array(has_none), why, reason)
     return Chosen(
         categories=categories, is_human=_is_human(dataset, shard, size), confidence=confidence,

@@ -83,8 +83,8 @@ def fit(
     confidence: dict[Output, Floats] = {}
     for teacher in sorted(features):
         rows = _rows(gold, teacher, folds)
-        if len(rows.iou) == 0:
-            continue
+        if len(np.unique(rows.fold)) < 2:
+            continue  # nothing could be said of it out of fold
         head, out_of_fold = _fit_head(rows, features[teacher], identities[teacher], seed)
         heads[teacher] = head
         confidence |= _spread(rows, out_of_fold, gold.num_boxes)
@@ -247,14 +247,18 @@ def _networks(
     count = np.maximum(known.sum(axis=0), 1)
     mean = np.where(known, values, 0).sum(axis=0) / count
     spread = np.sqrt(np.where(known, np.square(values - mean), 0).sum(axis=0) / count)
-    # A signal that is constant, or that nobody gives, says nothing: it stays at its mean, 0.
-    scale = np.where(spread > 1e-6, spread, 1.0)
+    # A signal that is constant, or that nobody gives, says nothing: it stays at its mean, 0, and
+    # nobody knows what follows if another dataset's masks have it.
+    says_something = spread > 1e-6
+    scale = np.where(says_something, spread, 1.0)
     inputs = np.clip(np.nan_to_num((values - mean) / scale, nan=0.0), -3, 3)
     nets = [_network(inputs, iou, seed + number) for number in range(num_nets)]
     return Head(
         teacher=identity, features=tuple(names), mean=mean.astype(np.float32),
         scale=scale.astype(np.float32),
-        weights_in=np.stack([net.coefs_[0] for net in nets]).astype(np.float32),
+        weights_in=np.stack([net.coefs_[0] * says_something[:, None] for net in nets]).astype(
+            np.float32
+        ),
         bias_in=np.stack([net.intercepts_[0] for net in nets]).astype(np.float32),
         weights_out=np.stack([net.coefs_[1][:, 0] for net in nets]).astype(np.float32),
         bias_out=np.stack([net.intercepts_[1][0] for net in nets]).astype(np.float32),

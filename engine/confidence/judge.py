@@ -12,14 +12,15 @@ import pyarrow as pa
 
 from engine.confidence.calibrator import Calibrator
 from engine.confidence.chosen import Chosen, choose_masks
-from engine.confidence.outputs import Bools, Floats
-from engine.confidence.plan import GoldFinder, Plan, keeps, make_plan
+from engine.confidence.gold import GOLD_SCHEMA
+from engine.confidence.gold_finder import GoldFinder, gold_of
+from engine.confidence.outputs import Bools, Floats, teachers_of
+from engine.confidence.plan import Plan, keeps, make_plan
 from engine.confidence.quality import quality_of
 from engine.confidence.tally import Tally
 from engine.policy import RULES, Policy
 from engine.verdicts import NULL, Words
 from manifests import schemas
-from manifests.cells import read_table
 from manifests.dataset import Dataset
 from manifests.errors import InputError
 from manifests.in_parallel import in_parallel, threads_for
@@ -68,18 +69,20 @@ def open_judge(dataset: Dataset, policy: Policy) -> Judge:
     """Looks all shards over once, and draws the line.
 
     Raises:
-        InputError: there is no confidence, or no threshold meets the target.
+        InputError: there is no confidence, it is of other masks, or no threshold meets the target.
         ObjectMissingError, ObjectDamagedError: a cell, the calibrator or the gold cannot be read.
     """
     calibrator_id = calibrator_of(dataset)
     calibrator = Calibrator.load(dataset.store, calibrator_id)
+    _check_current(dataset, calibrator)
     if unknown := sorted(set(policy.teachers) - set(calibrator.heads)):
         raise InputError(
             f"policy '{policy.name}' wants masks of teacher '{unknown[0]}', but confidence is "
             f"calibrated for {', '.join(sorted(calibrator.heads))}; run 'maskmill calibrate'"
         )
-    gold_table = read_table(dataset.store, calibrator.gold) if calibrator.gold else None
-    tally, gold = Tally(), GoldFinder(gold_table)
+    needs_gold = policy.target is not None and policy.target.max_risk is not None
+    table = gold_of(dataset, calibrator.gold) if needs_gold else GOLD_SCHEMA.empty_table()
+    tally, gold = Tally(), GoldFinder(table)
     choose = partial(_chosen, dataset, policy, calibrator)
     shards = _shards_with_boxes(dataset)
     for shard, chosen in in_parallel(choose, shards, num_threads=threads_for(dataset.store)):
@@ -117,10 +120,29 @@ def calibrator_of(dataset: Dataset) -> str:
     return made_by[0]
 
 
+def _check_current(dataset: Dataset, calibrator: Calibrator) -> None:
+    """Refuses confidence of masks that have been replaced since."""
+    shards, teachers = _shards_with_boxes(dataset), sorted(calibrator.heads)
+    layers = (schemas.BOXES, *map(schemas.masks_layer, teachers), schemas.AGREEMENT)
+    old = 0
+    for shard in shards:
+        there = [dataset.manifest.get(shard, layer) for layer in layers]
+        made_of = dataset.cell(shard, schemas.CONFIDENCE).inputs[:-1]
+        old += set(made_of) != {cell.object_id for cell in there if cell}
+    if old:
+        raise InputError(
+            f"the confidence of {old:,} of {len(shards):,} shards was computed from other boxes, "
+            "masks or agreement than are there now; run 'maskmill calibrate' again"
+        )
+
+
 def input_cells(dataset: Dataset, shard: str, policy: Policy) -> Iterator[tuple[str, Cell | None]]:
     """Layer -> cell, of what verdicts by confidence are made of."""
     yield schemas.BOXES, dataset.cell(shard, schemas.BOXES)
     yield schemas.CONFIDENCE, dataset.manifest.get(shard, schemas.CONFIDENCE)
+    # Rules read their signals, and why a box has none may change where confidence does not.
+    for name in teachers_of(dataset.manifest, policy.teachers):
+        yield schemas.masks_layer(name), dataset.manifest.get(shard, schemas.masks_layer(name))
     if policy.use_human:
         yield schemas.MASKS_HUMAN, dataset.manifest.get(shard, schemas.MASKS_HUMAN)
 

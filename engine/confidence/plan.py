@@ -3,100 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from engine.confidence.certificate import (
     Tested,
     gold_kept,
     least_gold,
+    likeness_of,
     p_value,
     starts_of,
     tested_thresholds,
 )
-from engine.confidence.chosen import Chosen
-from engine.confidence.gold import GOLD_SCHEMA
+from engine.confidence.gold_finder import GoldChoice
 from engine.confidence.outputs import Bools, Floats
 from engine.confidence.roles import CALIBRATE, CERTIFY
 from engine.confidence.tally import NUM_BINS, Tally, bins_of, is_kept, thresholds_to_test
 from engine.policy import Policy, Target
-from manifests import schemas
 from manifests.errors import InputError
 
 Ints = NDArray[np.int64]
 _NUM_LEVELS = 40
 _MOST_WANTED = 1_000_000
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GoldChoice:
-    """Gold boxes whose chosen mask breaks no rule; M of them.
-
-    Attributes:
-        bins: [M] of the chosen mask's confidence.
-        categories: [M] places in `Tally.categories`.
-        iou: [M] of the chosen mask with the human one.
-        images: [M] a number for each image.
-        certifies: [M] the others calibrate.
-    """
-
-    bins: Ints
-    categories: Ints
-    iou: Floats
-    images: Ints
-    certifies: Bools
-
-
-@dataclass(slots=True)
-class GoldFinder:
-    """Collects, shard by shard, what the policy chooses for gold boxes."""
-
-    table: pa.Table | None
-    _parts: list[pa.Table] = field(default_factory=list)
-
-    def add(self, shard: str, chosen: Chosen) -> None:
-        """Looks a shard's gold up."""
-        if self.table is None:
-            return
-        mine = self.table.filter(pc.equal(self.table["shard"], shard))
-        if not mine.num_rows:
-            return
-        rows = mine["row"].to_numpy()
-        place = {output.name: number for number, output in enumerate(chosen.outputs)}
-        pairs = zip(mine["teacher"].to_pylist(), mine["candidate"].to_pylist(), strict=True)
-        outputs = [place.get(schemas.output_name(*pair), -2) for pair in pairs]
-        is_mine = (chosen.taken[rows] == np.array(outputs)) & chosen.passes[rows]
-        found = mine.filter(pa.array(is_mine))
-        confidence = pa.array(chosen.confidence[rows[is_mine]], pa.float32())
-        joined = found.set_column(
-            found.schema.get_field_index("confidence"),
-            "confidence",
-            pc.if_else(pc.equal(found["role"], CERTIFY), confidence, found["confidence"]),
-        )
-        self._parts.append(joined.cast(GOLD_SCHEMA))
-
-    def choice(self, tally: Tally) -> GoldChoice:
-        """What was found."""
-        found = pa.concat_tables([GOLD_SCHEMA.empty_table(), *self._parts])
-        if not found.num_rows:
-            nothing = np.zeros(0, np.int64)
-            return GoldChoice(
-                bins=nothing, categories=nothing, iou=np.zeros(0, np.float32), images=nothing,
-                certifies=np.zeros(0, bool),
-            )  # fmt: skip
-        images = found["image_id"].combine_chunks().dictionary_encode().indices
-        names = found["category"].to_pylist()
-        return GoldChoice(
-            bins=bins_of(found["confidence"].to_numpy()),
-            categories=np.array([tally.categories[name] for name in names], np.int64),
-            iou=found["iou"].to_numpy(),
-            images=np.asarray(images).astype(np.int64),
-            certifies=np.asarray(pc.equal(found["role"], CERTIFY)),
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +63,12 @@ def make_plan(policy: Policy, tally: Tally, gold: GoldChoice) -> Plan:
 
 def _by_mean(policy: Policy, tally: Tally, floors: Ints, mean_iou: float) -> int:
     kept, sums = tally.kept(floors)
+    if not kept.any():
+        raise InputError(
+            f"policy '{policy.name}': expected masks to choose from, but of the boxes without a "
+            f"human mask {int(tally.num_rows.sum()):,} have one of a teacher and none of those "
+            "meets the rules; loosen the rules, or take out [target]"
+        )
     means = sums / np.maximum(kept, 1)
     reached = np.flatnonzero((means >= mean_iou) & (kept > 0))
     if not len(reached):
@@ -162,10 +99,9 @@ def _certified(policy: Policy, tally: Tally, gold: GoldChoice, floors: Ints) -> 
             f"{least_gold(max_risk, target.delta)} kept masks with gold that certifies, but there "
             f"are {num}; add gold ('maskmill gold propose'), or set a larger target.max_risk"
         )
+    count = partial(gold_kept, likeness=likeness_of(bad, gold.images))
     by_role = {
-        role: [
-            gold_kept(_kept_gold(gold, role, place, floors), bad, gold.images) for place in places
-        ]
+        role: [count(_kept_gold(gold, role, place, floors), bad, gold.images) for place in places]
         for role in (CERTIFY, CALIBRATE)
     }
     learned = [] if gold.certifies.all() else by_role[CALIBRATE]
@@ -194,13 +130,14 @@ def _not_certified(policy: Policy, found: Sequence[Tested], kept: Ints) -> str:
     bounds = [replace(tested, level=target.delta).upper_bound for tested in found]
     best = int(np.argmin(bounds))
     tested, total = found[best], max(1, int(kept[0]))
+    laxer = np.ceil(bounds[best] * 1.1 * 1000) / 1000
+    set_it = f"set target.max_risk={laxer:g}, or " if laxer < 1 else ""
     return (
         f"policy '{policy.name}': expected at most {target.max_risk:.1%} of the kept masks under "
         f"IoU {target.iou_bound:g} with {1 - target.delta:.0%} confidence, but the most that "
         f"{tested.gold.num_kept:,} gold masks ({tested.gold.num_bad} bad) can support is "
         f"{bounds[best]:.1%}, at confidence {tested.threshold:g} ({tested.population / total:.0%} "
-        f"kept); {_more_gold(tested, target)}set target.max_risk="
-        f"{np.ceil(bounds[best] * 1.1 * 1000) / 1000:g}, or add a teacher"
+        f"kept); {_more_gold(tested, target)}{set_it}add a teacher"
     )
 
 

@@ -19,14 +19,16 @@ from engine.confidence.outputs import Bools, Floats
 from engine.policy import Floor
 
 NUM_BINS = 1001
+# Rounded like confidence itself: 0.7 as float32 is not less than 0.7, whoever asks.
+_EDGES = (np.arange(NUM_BINS) / 1000).astype(np.float32)
 
 Ints = NDArray[np.int64]
 
 
 def bins_of(confidence: Floats) -> Ints:
     """[N] the bin of each confidence in [0, 1]; -1 for NaN."""
-    scaled = np.floor(np.nan_to_num(confidence, nan=-1.0).astype(np.float64) * 1000 + 1e-6)
-    return np.clip(scaled, -1, NUM_BINS - 1).astype(np.int64)
+    places = np.searchsorted(_EDGES, np.nan_to_num(confidence, nan=-1.0), side="right")
+    return places.astype(np.int64) - 1
 
 
 @dataclass(slots=True)
