@@ -48,7 +48,7 @@ class GoldKept:
     def effective(self) -> tuple[int, int]:
         """(n, k) as if masks of one image were independent: fewer masks, no fewer bad ones."""
         n = math.floor(self.num_kept / self.design_effect)
-        return n, min(n, math.floor(self.num_bad / self.design_effect))
+        return n, min(n, math.ceil(self.num_bad / self.design_effect))
 
 
 def gold_kept(is_kept: Bools, is_bad: Bools, images: Ints, *, likeness: float) -> GoldKept:

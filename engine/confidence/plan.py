@@ -56,6 +56,12 @@ def make_plan(policy: Policy, tally: Tally, gold: GoldChoice) -> Plan:
     # A floor without a target is no floor: there is nothing that it saves masks from.
     if target is None:
         return Plan(threshold=0, floors=floors)
+    if not tally.counts.any():
+        raise InputError(
+            f"policy '{policy.name}': a target expects masks to choose from, but of the "
+            f"{int(tally.num_rows.sum()):,} boxes with a teacher's mask and without a human one "
+            "none meets the rules; loosen the rules, or take out [target]"
+        )
     if target.mean_iou is not None:
         return Plan(threshold=_by_mean(policy, tally, floors, target.mean_iou), floors=floors)
     return _certified(policy, tally, gold, floors)
@@ -63,12 +69,6 @@ def make_plan(policy: Policy, tally: Tally, gold: GoldChoice) -> Plan:
 
 def _by_mean(policy: Policy, tally: Tally, floors: Ints, mean_iou: float) -> int:
     kept, sums = tally.kept(floors)
-    if not kept.any():
-        raise InputError(
-            f"policy '{policy.name}': expected masks to choose from, but of the boxes without a "
-            f"human mask {int(tally.num_rows.sum()):,} have one of a teacher and none of those "
-            "meets the rules; loosen the rules, or take out [target]"
-        )
     means = sums / np.maximum(kept, 1)
     reached = np.flatnonzero((means >= mean_iou) & (kept > 0))
     if not len(reached):
