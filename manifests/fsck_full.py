@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from manifests import schemas
 from manifests.byte_progress import ByteListener
+from manifests.computed import is_of_others
 from manifests.findings import Flaw
 from manifests.fsck_ids import IdBook
 from manifests.fsck_images import ImageCheck
@@ -93,7 +94,7 @@ def _stale(cell: Cell, beside: Mapping[str, str]) -> Flaw | None:
         return None
     if boxes not in cell.inputs:
         how = "was made for other boxes than those that are there now"
-    elif cell.layer.startswith(_MASKS) or set(cell.inputs) <= set(beside.values()):
+    elif cell.layer.startswith(_MASKS) or not is_of_others(cell, beside.values()):
         return None  # masks may carry rows over from an older cell
     else:
         how = "was made from other masks than those that are there now"

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from manifests import schemas
 from manifests.findings import Flaw
+from manifests.fsck_computed import Masks, check_agreement, check_confidence
 from manifests.fsck_images import ImageCheck, ImagesPass
 from manifests.fsck_masks import (
     MaskFacts,
@@ -46,6 +47,12 @@ _SCHEMAS = {
     schemas.IMAGE_INDEX: schemas.IMAGE_INDEX_SCHEMA,
     schemas.BOXES: schemas.BOXES_SCHEMA,
     schemas.VERDICTS: schemas.VERDICTS_SCHEMA,
+}
+
+_CHECKS: Mapping[str, Callable[[Cell, pa.Table, BoxFacts, Masks], Iterator[Flaw]]] = {
+    schemas.AGREEMENT: check_agreement,
+    schemas.CONFIDENCE: check_confidence,
+    schemas.VERDICTS: check_verdicts,
 }
 
 Layers = Mapping[str, Cell]
@@ -113,8 +120,8 @@ class ShardCheck:
             if layer.startswith(_MASKS):
                 self._look_at_masks(layer)
         for layer in layers:
-            if layer == schemas.VERDICTS:
-                self._look_at_verdicts()
+            if layer in _CHECKS:
+                self._look_at_computed(layer)
             elif layer not in _INGESTED and not layer.startswith(_MASKS):
                 self._look_at_other(layer)
         return ShardResult(
@@ -179,16 +186,24 @@ class ShardCheck:
                 if boxes and index:
                     self._flaws += check_masks_on_boxes(cell, facts, boxes, index)
 
-    def _look_at_verdicts(self) -> None:
-        for cell, table in self._tables(schemas.VERDICTS):
+    def _look_at_computed(self, layer: str) -> None:
+        for cell, table in self._tables(layer):
             for layers in self._versions_of(cell):
-                masks = {
-                    layer: self._masks.get(other.object_id)
-                    for layer, other in layers.items()
-                    if layer.startswith(_MASKS)
-                }
                 if boxes := self._boxes.get(_object_of(layers, schemas.BOXES)):
-                    self._flaws += check_verdicts(cell, table, boxes, masks)
+                    self._flaws += _CHECKS[layer](cell, table, boxes, self._masks_in(layers, cell))
+
+    def _masks_in(self, layers: Layers, cell: Cell) -> Masks:
+        """The masks layers beside a computed cell; None for those it was not made from.
+
+        Verdicts are compared with any: a policy may have passed a teacher over.
+        """
+        return {
+            layer: self._masks.get(other.object_id)
+            if cell.layer == schemas.VERDICTS or not cell.inputs or other.object_id in cell.inputs
+            else None
+            for layer, other in layers.items()
+            if layer.startswith(_MASKS)
+        }
 
     def _look_at_other(self, layer: str) -> None:
         """A layer that this maskmill does not know must still lie on the boxes."""

@@ -15,12 +15,13 @@ from manifests.findings import Flaw, Severity
 from manifests.fsck_stock import cell_name
 from manifests.manifest import Cell
 from manifests.schemas import LATER_COLUMNS
-from manifests.statistics import category_counts, value_counts
+from manifests.statistics import cell_statistics
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 _STATUSES = (schemas.OK, schemas.SKIPPED, schemas.FAILED, schemas.ABSENT, schemas.PENDING)
 _CATEGORY = "category:"
+_COUNTED = (schemas.BOXES, schemas.IMAGE_INDEX, *schemas.COMPUTED_LAYERS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,13 +214,9 @@ def _same_type(found: pa.DataType, expected: pa.DataType) -> bool:
 
 def _statistics(layer: str, table: pa.Table) -> Mapping[str, int] | None:
     """What a cell of the layer is listed with; None: nobody says what."""
-    if layer == schemas.BOXES:
-        return category_counts(table["category"])
-    if layer == schemas.IMAGE_INDEX:
-        return {"quarantined": table.num_rows - table["quarantine"].null_count}
-    if layer == schemas.VERDICTS:
-        return {"kept": pc.sum(table["keep"]).as_py() or 0} | value_counts(table["reason"])
-    return value_counts(table["status"]) if layer.startswith(schemas.masks_layer("")) else None
+    if layer not in _COUNTED and not layer.startswith(schemas.masks_layer("")):
+        return None
+    return cell_statistics(layer, table)
 
 
 def _is_of(layer: str, name: str) -> bool:
@@ -228,7 +225,7 @@ def _is_of(layer: str, name: str) -> bool:
         return name.startswith(_CATEGORY)
     if layer == schemas.IMAGE_INDEX:
         return name == "quarantined"
-    return layer == schemas.VERDICTS or name in _STATUSES
+    return layer in schemas.COMPUTED_LAYERS or name in _STATUSES
 
 
 def _positive(counts: Mapping[str, int]) -> dict[str, int]:

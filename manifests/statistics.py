@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from functools import reduce
+
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -19,7 +22,21 @@ def cell_statistics(layer: str, table: pa.Table) -> dict[str, int]:
         return category_counts(table["category"])
     if layer == schemas.VERDICTS:
         return {"kept": pc.sum(table["keep"]).as_py() or 0} | value_counts(table["reason"])
+    if layer == schemas.AGREEMENT:
+        return _with_values(table.columns, table.num_rows, have="compared", lack="no_second_mask")
+    if layer == schemas.CONFIDENCE:
+        column = table["confidence"]
+        return _with_values([column], table.num_rows, have="scored", lack="no_mask")
     return value_counts(table["status"]) if "status" in table.column_names else {}
+
+
+def _with_values(
+    columns: Iterable[pa.ChunkedArray], num_rows: int, *, have: str, lack: str
+) -> dict[str, int]:
+    """Rows that have a value in one of the columns, and rows that have none."""
+    masks = [column.is_valid() for column in columns]
+    num_known = pc.sum(reduce(pc.or_, masks)).as_py() or 0 if masks else 0
+    return {have: num_known, lack: num_rows - num_known}
 
 
 def category_counts(categories: pa.ChunkedArray) -> dict[str, int]:

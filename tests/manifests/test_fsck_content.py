@@ -223,9 +223,9 @@ class TestContentWrittenWrong:
         shard = dataset.manifest.shards()[0]
         for rows, count in ((3, 0), (2, 1)):
             table = pa.table({"value": pa.array(range(rows))})
-            cell = write_cell(builder.store, table, shard=shard, layer="confidence")
+            cell = write_cell(builder.store, table, shard=shard, layer="novelty")
             found = damage_in(_look_at(dataset, cell))
-            assert [f.what for f in found if "confidence has 2 rows" in f.what] == [
+            assert [f.what for f in found if "novelty has 2 rows" in f.what] == [
                 f.what for f in found
             ]
             assert len(found) == count
