@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from engine.html_page import NONE, PictureQuality, render, smallest_needed, write_page
-from engine.report_photos import photo_views
-from engine.report_survey import survey
+from engine.report_confidence import ConfidenceView, confidence_view
+from engine.report_photos import PhotoView, photo_views
+from engine.report_sheets import SHEET_COLOURS, SHEETS, TileView, tile_views
+from engine.report_survey import PhotoRef, survey
 from manifests.commit import Commit
 from manifests.dataset import Dataset
 from manifests.errors import InputError
@@ -82,11 +84,14 @@ def write_report(dataset: Dataset, target: Path, *, options: ReportOptions) -> R
     """
     steps = _chain(dataset)
     found = survey(dataset, max_photos=options.max_photos, max_thumbnails=_MAX_THUMBNAILS)
+    confidence = confidence_view(dataset)
     fixed = {
         "dataset": dataset,
         "options": options,
         "steps": steps,
         "survey": found,
+        "confidence": confidence,
+        "colours": SHEET_COLOURS,
         "categories": found.categories[:_MAX_CATEGORIES],
         "max_categories": _MAX_CATEGORIES,
         "layers": stats(dataset).layers,
@@ -95,12 +100,21 @@ def write_report(dataset: Dataset, target: Path, *, options: ReportOptions) -> R
         "rejects": _rejects(dataset, steps),
         "thumbnails": list(photo_views(dataset, found.thumbnails, _THUMBNAIL)),
     }
-    page, num_photos = smallest_needed(
+    num_photos = 0
+
+    def page_of(views: Sequence[PhotoView | TileView]) -> bytes:
+        nonlocal num_photos
+        photos = [view for view in views if isinstance(view, PhotoView)]
+        num_photos = len(photos)
+        shown = {"photos": photos, "sheets": _sheets(views)}
+        return render("report.html", _FILTERS, {**fixed, **shown})
+
+    page, _ = smallest_needed(
         _QUALITIES,
-        lambda quality: list(photo_views(dataset, found.photos, quality)),
-        lambda photos: render("report.html", _FILTERS, {**fixed, "photos": photos}),
+        lambda quality: _pictures(dataset, confidence, found.photos, quality),
+        page_of,
         max_bytes=options.max_page_bytes,
-        fewer=lambda photos: photos[: len(photos) * 3 // 4],
+        fewer=lambda views: views[: len(views) * 3 // 4],
     )
     write_page(page, target, what="report")
     return ReportSummary(
@@ -109,6 +123,23 @@ def write_report(dataset: Dataset, target: Path, *, options: ReportOptions) -> R
         num_photos=num_photos,
         num_photos_total=found.num_images,
     )
+
+
+def _pictures(
+    dataset: Dataset,
+    confidence: ConfidenceView | None,
+    photos: Sequence[PhotoRef],
+    quality: PictureQuality,
+) -> list[PhotoView | TileView]:
+    """Tiles, then photos: what comes last is left out first of a page that gets too large."""
+    tiles = tile_views(dataset, confidence.sheets, quality) if confidence else []
+    return [*tiles, *photo_views(dataset, photos, quality)]
+
+
+def _sheets(views: Sequence[PhotoView | TileView]) -> dict[str, list[TileView]]:
+    tiles = [view for view in views if isinstance(view, TileView)]
+    sheets = {sheet: [tile for tile in tiles if tile.sheet == sheet] for sheet in SHEETS}
+    return {sheet: found for sheet, found in sheets.items() if found}
 
 
 def _share(part: float, whole: float) -> float:
@@ -120,7 +151,26 @@ def _signal(value: float | None) -> str:
     return NONE if value is None else f"{value:.2f}"
 
 
-_FILTERS: Mapping[str, Callable[..., object]] = {"share": _share, "signal": _signal}
+def _iou(value: float | None) -> str:
+    return NONE if value is None else f"{value:.3f}"
+
+
+def _percent(value: float | None) -> str:
+    return NONE if value is None else f"{100 * value:.1f}%"
+
+
+def _sentence(text: str) -> str:
+    """With a capital letter and a full stop."""
+    return f"{text[:1].upper()}{text[1:]}{'' if text.endswith('.') else '.'}"
+
+
+_FILTERS: Mapping[str, Callable[..., object]] = {
+    "share": _share,
+    "signal": _signal,
+    "iou": _iou,
+    "percent": _percent,
+    "sentence": _sentence,
+}
 
 
 def _chain(dataset: Dataset) -> list[HistoryEntry]:
