@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from manifests.cli_log import indented
 from manifests.console import print_table, say
-from manifests.status import CategoryStatus, LayerStatus, Status
+from manifests.status import Status
+from manifests.status_records import CategoryStatus, LayerStatus
 
 _MOST_CATEGORIES = 20
-_COUNTED = ("ok", "skipped", "failed", "absent", "pending", "kept")
+_COUNTED = ("ok", "skipped", "failed", "absent", "pending", "compared", "scored", "kept")
 
 
 def print_status(found: Status, *, ref: str) -> None:

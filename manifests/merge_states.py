@@ -179,15 +179,18 @@ class _Merge:
     def _computed(self, shard: str, sides: _Sides, merged: Layers) -> dict[str, Cell]:
         """The shard's computed layers; where both sides made one, the one that is not stale."""
         three = sides.layers(computed=True)
-        computed, conflicts = merge_layers(shard, *three, Settlement())
-        for conflict in conflicts:
-            made = [side[conflict.layer] for side in three[1:] if conflict.layer in side]
-            computed.pop(conflict.layer, None)
-            if fresh := [cell for cell in made if not self._dropped_if_stale(cell, sides, merged)]:
-                computed[conflict.layer] = self._settled(conflict, fresh)
-        for layer, cell in list(computed.items()):
-            if self._dropped_if_stale(cell, sides, merged):
-                del computed[layer]
+        found, conflicts = merge_layers(shard, *three, Settlement())
+        disputed = {conflict.layer: conflict for conflict in conflicts}
+        computed: dict[str, Cell] = {}
+        for layer in schemas.COMPUTED_LAYERS:  # verdicts may be made from confidence, and so on
+            made = [side[layer] for side in three[1:] if layer in side]
+            if layer not in disputed:
+                made = [found[layer]] if layer in found else []
+            beside = {**merged, **computed}
+            fresh = [cell for cell in made if not self._dropped_if_stale(cell, sides, beside)]
+            if fresh:
+                is_disputed = layer in disputed
+                computed[layer] = self._settled(disputed[layer], fresh) if is_disputed else fresh[0]
         return computed
 
     def _settled(self, conflict: Conflict, fresh: Sequence[Cell]) -> Cell:

@@ -26,7 +26,6 @@ from manifests.statistics import cell_statistics
 from manifests.store import Store
 from manifests.taken_down import why_gone
 
-"""Layers that are computed from others, and made again by their operation when these change."""
 _EXTENSIONS = {"jpeg": "jpg"}
 
 

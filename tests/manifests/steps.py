@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import replace
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,8 @@ from manifests.ledger import Ledger
 from manifests.manifest import Cell, Manifest
 from manifests.statistics import cell_statistics
 from manifests.store import Store
-from manifests.writer import Writer
+from manifests.writer import Draft, Writer
+from tests.manifests.computed_cells import computed_cell, confidence_table, shares
 from tests.manifests.conftest import DatasetBuilder, filled_box, mask_row
 
 SIZE_HW = (12, 20)
@@ -103,7 +105,65 @@ class Steps:
             config={"teacher": teacher, "teacher_config": {}},
         )  # fmt: skip
 
-    def filter(self, policy: str, *teachers: str, keep: bool = True, branch: str = "main") -> str:
+    def agree(self, *teachers: str, branch: str = "main") -> str:
+        """An IoU of 0.5 wherever two of these teachers have a mask."""
+        dataset, made = Writer(self.store, branch).dataset, []
+        for shard in dataset.manifest.shards():
+            drawn = self._drawn(dataset, shard, teachers)
+            columns = {
+                schemas.pair_name(a, b): [
+                    0.5 if x and y else None for x, y in zip(drawn[a], drawn[b], strict=True)
+                ]
+                for a, b in combinations(sorted(drawn), 2)
+            }
+            if columns:
+                table = pa.table(shares(columns))
+                made.append(computed_cell(dataset, shard, schemas.AGREEMENT, table))
+        manifest = dataset.manifest.with_cells(made)
+        return self.commit(manifest, "agree", branch=branch, config={"teachers": list(teachers)})
+
+    def calibrate(
+        self, *teachers: str, calibrator: bytes = b"calibrator", branch: str = "main",
+        config: Mapping[str, Any] | None = None,
+    ) -> str:  # fmt: skip
+        """Falling from teacher to teacher, and another for every calibrator; gold is attached."""
+        writer, made = Writer(self.store, branch), []
+        calibrator_id = self.store.put_bytes(calibrator).object_id
+        best = 0.9 - sum(calibrator) % 97 / 1000
+        for shard in writer.dataset.manifest.shards():
+            drawn = self._drawn(writer.dataset, shard, teachers)
+            values = {
+                name: [best - n / 10 if there else None for there in drawn[name]]
+                for n, name in enumerate(teachers)
+                if name in drawn
+            }
+            table = confidence_table(values)
+            made.append(
+                computed_cell(writer.dataset, shard, schemas.CONFIDENCE, table, calibrator_id)
+            )
+        gold = self.store.put_bytes(b"gold of " + calibrator).object_id
+        draft = Draft.on(
+            writer.dataset, writer.dataset.manifest.with_cells(made), ledger=Ledger(),
+            operation=operation("calibrate", version=1, config=config or {"prior": False}),
+            message=f"calibrate on {branch}", attached={"calibrator": calibrator_id, "gold": gold},
+        )  # fmt: skip
+        return writer.publish(draft)
+
+    def _drawn(
+        self, dataset: Dataset, shard: str, teachers: Collection[str]
+    ) -> dict[str, list[bool]]:
+        """Teacher -> whether each row has a mask, of those that the shard knows."""
+        return {
+            name: [status == schemas.OK for status in table["status"].to_pylist()]
+            for name in teachers
+            if dataset.manifest.get(shard, schemas.masks_layer(name))
+            for table in [dataset.table(shard, schemas.masks_layer(name), columns=["status"])]
+        }
+
+    def filter(
+        self, policy: str, *teachers: str, keep: bool = True, branch: str = "main",
+        by_confidence: bool = False,
+    ) -> str:  # fmt: skip
         """The first teacher's mask for every row, kept or dropped as `policy`."""
         dataset, made = Writer(self.store, branch).dataset, []
         layers = list(map(schemas.masks_layer, teachers))
@@ -111,7 +171,8 @@ class Steps:
                    "candidate": 0}  # fmt: skip
         for shard in dataset.manifest.shards():
             boxes = dataset.cell(shard, "boxes")
-            found = [dataset.manifest.get(shard, layer) for layer in layers]
+            wanted = [*layers, schemas.CONFIDENCE] if by_confidence else layers
+            found = [dataset.manifest.get(shard, layer) for layer in wanted]
             inputs = (boxes.object_id, *(cell.object_id for cell in found if cell))
             rows = [verdict] * boxes.num_rows
             made.append(self._cell(shard, "verdicts", rows, schemas.VERDICTS_SCHEMA, inputs))

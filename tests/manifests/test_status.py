@@ -13,7 +13,8 @@ from manifests.cells import write_cell
 from manifests.errors import ObjectMissingError
 from manifests.manifest import Cell
 from manifests.refs import Refs
-from manifests.status import LayerStatus, Status, Todo, status
+from manifests.status import Status, status
+from manifests.status_records import LayerStatus, Todo
 from manifests.store import Store
 from manifests.takedown import take_down
 from tests.manifests.steps import Steps
@@ -232,3 +233,81 @@ def test_a_merged_branch_lacks_what_the_other_side_brought(steps: Steps) -> None
     assert asked(steps).todo[0] == Todo(
         layer="masks/sam", what="1 box in 1 shard without masks", command="maskmill label sam"
     )
+
+
+@pytest.fixture
+def calibrated(steps: Steps) -> tuple[Steps, str]:
+    """One shard, two teachers, agreement, confidence and verdicts by it; and the shard's id."""
+    shard = steps.ingest({"a.jpg": ["shoe", "hat"]})
+    steps.label("sam")
+    steps.label("other", weights=2)
+    steps.agree("other", "sam")
+    steps.calibrate("sam", "other")
+    steps.filter("sure", "sam", by_confidence=True)
+    assert asked(steps).todo == ()
+    return steps, shard
+
+
+def test_agreement_and_confidence_are_counted(calibrated: tuple[Steps, str]) -> None:
+    found = layers(asked(calibrated[0]))
+    assert found["agreement"].counts == {"compared": 2}
+    assert found["confidence"].counts == {"scored": 2}
+
+
+def test_new_shards_lack_agreement_and_confidence(calibrated: tuple[Steps, str]) -> None:
+    steps, _ = calibrated
+    new = steps.ingest({"b.jpg": ["hat"]}, source="more")
+    steps.label("sam", shards=[new])
+    # Nothing is there to compare with one teacher alone.
+    assert [entry[0] for entry in todo(asked(steps))] == ["masks/other", "confidence", "verdicts"]
+    steps.label("other", shards=[new])
+    assert todo(asked(steps, branch="side"))[:2] == [
+        ("agreement", "1 box in 1 shard without it", "maskmill agree --branch side"),
+        ("confidence", "1 box in 1 shard without it", "maskmill calibrate --branch side"),
+    ]
+    steps.agree("other", "sam")
+    steps.calibrate("sam", "other", config={"prior": True})
+    steps.filter("sure", "sam", by_confidence=True)
+    assert asked(steps).todo == ()
+
+
+def test_a_chain_of_stale_layers(calibrated: tuple[Steps, str]) -> None:
+    steps, shard = calibrated
+    steps.label("sam", weights=1, shards=[shard])
+    old = "2 boxes in 1 shard older than what it is of"
+    assert todo(asked(steps)) == [
+        ("agreement", old, "maskmill agree"),
+        ("confidence", old, "maskmill calibrate"),
+        ("verdicts", "2 boxes in 1 shard judged before their masks (policy 'sure' before)",
+         "maskmill filter"),
+    ]  # fmt: skip
+    steps.agree("other", "sam")
+    assert [entry[0] for entry in todo(asked(steps))] == ["confidence", "verdicts"]
+    steps.calibrate("sam", "other", calibrator=b"better")
+    assert [entry[0] for entry in todo(asked(steps))] == ["verdicts"]
+    steps.filter("sure", "sam", by_confidence=True)
+    assert asked(steps).todo == ()
+
+
+def test_confidence_of_another_calibrator_is_stale(calibrated: tuple[Steps, str]) -> None:
+    steps, shard = calibrated
+    before = steps.dataset().cell(shard, "confidence")
+    new = steps.ingest({"b.jpg": ["hat"]}, source="more")
+    steps.label("sam", shards=[new])
+    commit_id = steps.calibrate("sam", calibrator=b"better", config={"calibrator": "c" * 64})
+    dataset = steps.dataset()
+    steps.commit(dataset.manifest.with_cells([before]), "test")
+    assert todo(asked(steps))[1] == (
+        "confidence", "2 boxes in 1 shard older than what it is of",
+        f"maskmill calibrate --from {commit_id[:12]}",
+    )  # fmt: skip
+
+
+def test_options_of_the_last_steps_are_named_again(calibrated: tuple[Steps, str]) -> None:
+    steps, shard = calibrated
+    steps.label("third", weights=3)
+    steps.calibrate("sam", config={"prior": True})
+    steps.label("sam", weights=1, shards=[shard])
+    assert [entry[2] for entry in todo(asked(steps))][:2] == [
+        "maskmill agree --teacher other --teacher sam", "maskmill calibrate --prior",
+    ]  # fmt: skip
