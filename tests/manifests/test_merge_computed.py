@@ -78,7 +78,7 @@ def test_the_side_that_is_fresh_is_taken(steps: Steps) -> None:
     create_branch(steps.store, "side", "main")
     steps.label("sam", weights=4, branch="side")
     _chain(steps, "side", calibrator=b"of side")
-    steps.calibrate("sam", "other", calibrator=b"of main")
+    steps.calibrate("sam", "other", calibrator=b"newer")
     merge_into(steps.store, "main", "side")
     dataset, side = steps.dataset(), steps.dataset("side")
     shard = dataset.manifest.shards()[0]
