@@ -39,7 +39,7 @@ from engine.report_sheets import OVERCONFIDENT
 from engine.svg_frame import Svg
 from manifests import schemas
 from manifests.dataset import Dataset
-from manifests.history import HistoryEntry, newest
+from manifests.history import newest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +100,10 @@ def confidence_view(dataset: Dataset) -> ConfidenceView | None:
     quality = last.commit.quality if last else None
     survey = survey_confidence(dataset)
     gold = read_gold_table(dataset, calibrator)
-    of_categories = _gold_of_categories(dataset, gold, calibrator, last)
+    policy = Policy.from_mapping(last.commit.operation.config) if last and quality else None
+    of_categories: Mapping[str, CategoryGold] = {}
+    if gold is not None:
+        of_categories = gold_by_category(dataset, gold, calibrator, policy, quality or {})
     of_gold = _of_gold(dataset, calibrator, gold, quality)
     sheets = dict(survey.sheets)
     if gold is not None:
@@ -111,10 +114,10 @@ def confidence_view(dataset: Dataset) -> ConfidenceView | None:
         origin=calibrator.origin,
         is_prior=calibrator.is_prior,
         survey=survey,
-        categories=_lines(survey, quality, of_categories),
+        categories=_lines(survey, policy, quality or {}, of_categories),
         sheets=sheets,
         judged=judged_chart(
-            survey, (quality or {}).get("threshold"), is_wide=of_gold.get("mean_iou") is None
+            survey, _line_of(policy, quality or {}, None), is_wide=of_gold.get("mean_iou") is None
         ),
         teachers=teacher_charts(survey),
         **of_gold,
@@ -160,28 +163,37 @@ def _notes(
     return tuple(dict.fromkeys(notes))
 
 
-def _gold_of_categories(
-    dataset: Dataset, gold: pa.Table | None, calibrator: Calibrator, last: HistoryEntry | None
-) -> Mapping[str, CategoryGold]:
-    if gold is None:
-        return {}
-    quality = (last.commit.quality if last else None) or {}
-    policy = Policy.from_mapping(last.commit.operation.config) if last and quality else None
-    return gold_by_category(dataset, gold, calibrator, policy, quality)
+def _line_of(
+    policy: Policy | None,
+    quality: Mapping[str, Any],  # Any: JSON
+    category: str | None,
+) -> float | None:
+    """The confidence from which masks are kept, by target or by rule; None: whatever it is.
+
+    Args:
+        category: None: of those that have no line of their own.
+    """
+    if policy is None or not quality:
+        return None
+    cut = quality.get("threshold")
+    if category is not None:
+        cut = quality.get("categories", {}).get(category, {}).get("threshold", cut)
+    rule = policy.bound("min_confidence", category or "")
+    return max(cut or 0.0, rule or 0.0) or None
 
 
 def _lines(
     survey: ConfidenceSurvey,
-    quality: Mapping[str, Any] | None,  # Any: JSON
+    policy: Policy | None,
+    quality: Mapping[str, Any],  # Any: JSON
     gold: Mapping[str, CategoryGold],
 ) -> tuple[CategoryLine, ...]:
     """Most boxes first."""
-    told = (quality or {}).get("categories", {})
     order = sorted(survey.categories.values(), key=lambda c: (-c.num_boxes, c.name))
     return tuple(
         CategoryLine(
             counts=counts,
-            threshold=told.get(counts.name, {}).get("threshold"),
+            threshold=_line_of(policy, quality, counts.name),
             gold=gold.get(counts.name, CategoryGold()),
         )
         for counts in order

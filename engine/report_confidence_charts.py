@@ -168,7 +168,7 @@ def mean_iou_chart(figures: Figures) -> Svg | None:
     means = {name: value for name, value in figures.get("mean_iou", {}).items() if value}
     if not means:
         return None
-    words = {"fused": "chosen by confidence", "oracle": "best output, if known"}
+    words = {"fused": "chosen by confidence", "oracle": "best possible"}
     colours = {"fused": _FIRST, "oracle": _PALE}
     own = sorted((name for name in means if name not in words), key=lambda name: -means[name])
     order = [name for name in ("oracle", "fused", *own) if name in means]

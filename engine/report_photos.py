@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from engine.decode import ImageRejectedError, ImageRgb, decode_stored
 from engine.html_page import PictureQuality
 from engine.overlay import Mark, Style, colour_of, draw_marks, encode_jpeg
+from engine.report_confidence_rows import confidence_rows
 from engine.report_rows import DROPPED, KEPT, ROWS, UNJUDGED, judged_rows
 from engine.report_survey import PhotoRef
 from manifests import schemas
@@ -38,6 +40,7 @@ class MarkView:
     reason: str | None
     is_crowd: bool
     has_mask: bool
+    confidence: float | None
     predicted_iou: float | None
     stability: float | None
     box_iou: float | None
@@ -83,12 +86,21 @@ def photo_views(
         rows = ROWS.empty_table()
         if dataset.manifest.get(shard, schemas.BOXES):
             rows = judged_rows(dataset, shard, with_counts=True)
+            rows = rows.append_column("confidence", _confidence(dataset, shard, rows.num_rows))
             rows = rows.filter(pc.is_in(rows["image_row"], value_set=wanted))
         entries = index.to_pylist()
         stored = dataset.images(shard, index)
         for photo, entry, data in zip(of_shard, entries, stored, strict=True):
             mine = rows.filter(pc.equal(rows["image_row"], photo.row)).to_pylist()
             yield _view(photo, entry, mine, data, quality)
+
+
+def _confidence(dataset: Dataset, shard: str, num_rows: int) -> pa.Array:
+    """Of the masks that are shown; null where there is none, or it was not calibrated."""
+    found = confidence_rows(dataset, shard)
+    if found is None:
+        return pa.nulls(num_rows, pa.float32())
+    return pa.array(found.confidence, mask=np.isnan(found.confidence))
 
 
 def _view(
@@ -153,6 +165,7 @@ def _mark_view(mark: Mark, row: Row) -> MarkView:
         reason=row["reason"],
         is_crowd=row["is_crowd"],
         has_mask=row["has_mask"],
+        confidence=row["confidence"],
         predicted_iou=row["predicted_iou"],
         stability=row["stability"],
         box_iou=row["box_iou"],

@@ -27,7 +27,7 @@ from engine.svg_frame import (
 
 _PITCH, _MAX_LABEL = 25.0, 25
 _FRAMES = {
-    "small": Frame(width=360, height=200, bottom=42),
+    "small": Frame(width=360, height=206, bottom=48),
     "medium": Frame(width=560, height=270),
     "wide": Frame(width=1120, height=250),
 }
@@ -148,7 +148,7 @@ def histogram(
 
 def bar_chart(about: str, bars: Sequence[Bar], *, digits: int = 3) -> Svg:
     """Horizontal bars with their names before and their values behind them."""
-    frame = Frame(width=560, height=_PITCH * len(bars) + 8, left=170, right=56, top=4, bottom=4)
+    frame = Frame(width=560, height=_PITCH * len(bars) + 8, left=190, right=64, top=4, bottom=4)
     highest = max((bar.value for bar in bars if math.isfinite(bar.value)), default=0.0)
     axis = Axis(label="", high=highest or 1.0)
     parts = []

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from html import escape
 
 _LEGEND_LINE, _LEGEND_GAP, _SWATCH = 19.0, 18.0, 18.0
-_CHARACTER = 6.5
-"""Width of a letter of a legend, more or less: nothing here knows the reader's font."""
+_CHARACTER = 7.4
+"""Width of a letter of a legend, rather too much: nothing here knows the reader's font."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,9 +53,9 @@ class Frame:
     width: float = 560.0
     height: float = 330.0
     left: float = 58.0
-    right: float = 18.0
+    right: float = 26.0
     top: float = 14.0
-    bottom: float = 48.0
+    bottom: float = 52.0
 
     def x(self, axis: Axis, value: float) -> float:
         """Across, from the left."""
@@ -129,7 +129,7 @@ def draw_axes(frame: Frame, x: Axis, y: Axis) -> Iterator[str]:
         yield element("path", class_="tick", d=f"M{number(at)} {number(bottom)}v5")
         yield text_at(at, bottom + 18, x.words(tick), "middle")
     yield element("path", class_="axis", d=f"M{number(left)} {number(bottom)}H{number(right)}")
-    yield text_at((left + right) / 2, bottom + 37, x.label, "middle", class_="label")
+    yield text_at((left + right) / 2, bottom + 41, x.label, "middle", class_="label")
     turned = f"rotate(-90 14 {number((top + bottom) / 2)})"
     yield text_at(14, (top + bottom) / 2, y.label, "middle", class_="label", transform=turned)
 
