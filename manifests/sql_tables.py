@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import pyarrow as pa
 
@@ -16,6 +16,7 @@ from manifests import schemas
 from manifests.errors import InputError, ObjectDamagedError
 from manifests.manifest import Cell, Manifest
 from manifests.sql_files import cell_url
+from manifests.sql_schemas import reader_options, sql_type
 
 SHARD_TYPE = "shard_id"
 ANNOTATIONS = "annotations"
@@ -27,7 +28,7 @@ _SIGNALS = tuple(
     field for field in schemas.MASK_FIELDS
     if pa.types.is_floating(field.type) or pa.types.is_integer(field.type)
 )  # fmt: skip
-_SQL_TYPES = {pa.int32(): "INTEGER", pa.int64(): "BIGINT", pa.float32(): "FLOAT"}
+_CONFIDENCE = schemas.CONFIDENCE_SCHEMA.field("confidence")
 
 
 class TableNames:
@@ -78,11 +79,11 @@ def shard_type(shards: Sequence[str]) -> str:
 
 def layer_view(table: str, cells: Sequence[Cell]) -> str:
     """The statement that makes a layer's view: shard, row, and the columns of its cells."""
-    return f"CREATE VIEW {_name(table)} AS {_rows(cells)}"
+    return f"CREATE VIEW {_name(table)} AS {_rows(cells, reader_options(cells[0].layer))}"
 
 
 def annotations_view(manifest: Manifest, *, has_candidates: bool) -> str:
-    """The statement that makes `annotations`: boxes, verdicts and the chosen masks' signals.
+    """The statement that makes `annotations`: boxes, confidence, verdicts, chosen masks' signals.
 
     Args:
         manifest: the commit's.
@@ -97,7 +98,7 @@ def annotations_view(manifest: Manifest, *, has_candidates: bool) -> str:
     groups: dict[tuple[str, ...], list[str]] = defaultdict(list)
     for cell in manifest.of_layer(schemas.BOXES):
         has_verdicts = manifest.get(cell.shard, schemas.VERDICTS) is not None
-        wanted = [schemas.VERDICTS, *masks] if has_verdicts else []
+        wanted = [schemas.CONFIDENCE, *([schemas.VERDICTS, *masks] if has_verdicts else [])]
         groups[tuple(layer for layer in wanted if manifest.get(cell.shard, layer))].append(
             cell.shard
         )
@@ -116,10 +117,12 @@ def _group(
     """Shards that have the same layers, so that all of them can be joined by position."""
     alias = {layer: f"layer_{number}" for number, layer in enumerate(layers)}
     cells = {layer: list(_aligned(manifest, layer, shards)) for layer in (schemas.BOXES, *layers)}
-    joins = [f"({_rows(cells[schemas.BOXES])}) AS boxes"]
-    joins += [f"({_rows(cells[layer])}) AS {alias[layer]}" for layer in layers]
-    columns = ["boxes.* RENAME (score AS box_score)"]
-    masks = [layer for layer in layers if layer != schemas.VERDICTS]
+    options = {layer: reader_options(layer, only=_only(layer)) for layer in cells}
+    rows = {layer: _rows(found, options[layer]) for layer, found in cells.items()}
+    joins = [f"({rows[schemas.BOXES]}) AS boxes"]
+    joins += [f"({rows[layer]}) AS {alias[layer]}" for layer in layers]
+    columns = ["boxes.* RENAME (score AS box_score)", _confidence(alias)]
+    masks = [layer for layer in layers if layer.startswith(_MASKS)]
     if schemas.VERDICTS in alias:
         verdict = alias[schemas.VERDICTS]
         columns += [f"{verdict}.{field.name}" for field in schemas.VERDICTS_SCHEMA]
@@ -129,15 +132,22 @@ def _group(
         ]
     else:
         columns += [
-            f"NULL::{kind} AS {name}"
-            for name, kind in (
-                ("keep", "BOOLEAN"), ("reason", "VARCHAR"), ("teacher", "VARCHAR"),
-                ("candidate", "SMALLINT"),
-                *((field.name, _SQL_TYPES[field.type]) for field in _SIGNALS),
-            )
-        ]  # fmt: skip
+            f"NULL::{sql_type(field.type)} AS {field.name}"
+            for field in (*schemas.VERDICTS_SCHEMA, *_SIGNALS)
+        ]
     statement = f"SELECT {', '.join(columns)}\nFROM " + "\nPOSITIONAL JOIN ".join(joins)
     return f"{statement}\nWHERE {_is_aligned(alias.values())}" if layers else statement
+
+
+def _only(layer: str) -> tuple[pa.Field, ...]:
+    """The columns that `annotations` wants of a layer; none: all."""
+    return (_CONFIDENCE,) if layer == schemas.CONFIDENCE else ()
+
+
+def _confidence(alias: Mapping[str, str]) -> str:
+    if schemas.CONFIDENCE in alias:
+        return f"{alias[schemas.CONFIDENCE]}.{_CONFIDENCE.name}"
+    return f"NULL::{sql_type(_CONFIDENCE.type)} AS {_CONFIDENCE.name}"
 
 
 def _signal(
@@ -145,7 +155,7 @@ def _signal(
 ) -> str:
     """The value that the mask which a verdict names has."""
     if not masks:
-        return f"NULL::{_SQL_TYPES[schemas.MASKS_SCHEMA.field(name).type]}"
+        return f"NULL::{sql_type(schemas.MASKS_SCHEMA.field(name).type)}"
     whens = []
     for layer in masks:
         value = f"{alias[layer]}.{name}"
@@ -185,7 +195,7 @@ def _aligned(manifest: Manifest, layer: str, shards: Iterable[str]) -> Iterator[
         yield cell
 
 
-def _rows(cells: Sequence[Cell]) -> str:
+def _rows(cells: Sequence[Cell], options: str) -> str:
     files = ", ".join(_text(cell_url(cell.object_id)) for cell in cells)
     shards = ", ".join(_text(cell.shard) for cell in cells)
     # `file_index` is one value a file, so that naming the shard costs nothing a row.
@@ -193,7 +203,8 @@ def _rows(cells: Sequence[Cell]) -> str:
         f"list_extract([{shards}]::{SHARD_TYPE}[], file_index::BIGINT + 1) AS shard, "
         "file_row_number::INTEGER AS row, * EXCLUDE (file_row_number)"
     )
-    return f"SELECT {columns} FROM read_parquet([{files}], file_row_number = true)"  # noqa: S608
+    source = f"read_parquet([{files}], file_row_number = true{options})"
+    return f"SELECT {columns} FROM {source}"  # noqa: S608
 
 
 def _text(value: str) -> str:
