@@ -10,6 +10,10 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image, ImageDraw
 
+from engine.confidence.calibrator import Calibrator, Curve
+from engine.confidence.choice import NEVER, Choice
+from engine.confidence.gold import GOLD_SCHEMA
+from engine.confidence.outputs import Output
 from engine.demo import build_demo_set
 from engine.demo_boxes import ASTRONAUT, COFFEE, DEMO_IMAGES, DemoPhoto
 from engine.policy import Policy
@@ -22,7 +26,7 @@ from manifests.ledger import LedgerCounter
 from manifests.manifest import Cell
 from manifests.parquet import table_to_parquet
 from manifests.store import Store
-from manifests.writer import Writer
+from manifests.writer import Draft, Writer
 
 SIGNALS = {"predicted_iou": 0.91, "stability": 0.97, "box_iou": 0.83}
 
@@ -58,9 +62,12 @@ class Chain:
         counter.add_failed(name, "cat", reason="test_failure", count=1)
         manifest = writer.dataset.manifest.with_cells(cells)
         message = more.pop("message", f"a {name} step")
-        writer.commit(
-            manifest, operation=made, ledger=counter.ledger(), message=message, **more
+        ledger = counter.ledger()
+        draft = Draft.on(
+            writer.dataset, manifest, operation=made, ledger=ledger, message=message,
+            even_if_unchanged=True, **more,
         )  # fmt: skip
+        writer.publish(draft)
         return Dataset.open(self.store)
 
     def ingest(
@@ -109,7 +116,13 @@ class Chain:
         return self.commit("label", [cell], teacher=identity, **more)
 
     def filter(
-        self, dropped: dict[int, str], *, teacher: str = "sam", candidate: int = 0
+        self,
+        dropped: dict[int, str],
+        *,
+        teacher: str = "sam",
+        candidate: int = 0,
+        policy: Policy | None = None,
+        quality: dict[str, Any] | None = None,
     ) -> Dataset:
         """Verdicts that keep every row but the dropped ones, each with its reason."""
         rows = [
@@ -117,9 +130,64 @@ class Chain:
              "candidate": candidate}
             for row in range(len(self.boxes))
         ]  # fmt: skip
-        policy = Policy(name="strict", teachers=("sam",), rules={"min_box_iou": 0.625})
+        policy = policy or Policy(
+            name="strict", teachers=("sam",), rules={"min_box_iou": 0.625}
+        )  # fmt: skip
         cell = self._cell(schemas.VERDICTS, rows, schemas.VERDICTS_SCHEMA)
-        return self.commit("filter", [cell], config=asdict(policy))
+        return self.commit("filter", [cell], config=asdict(policy), quality=quality)
+
+    def agree(self, iou: list[float], pair: tuple[str, str] = ("grabcut", "sam")) -> Dataset:
+        """The IoU of two teachers' own choices, row by row."""
+        table = pa.table({schemas.pair_name(*pair): pa.array(iou, pa.float32())})
+        cell = write_cell(self.store, table, shard=self.shard, layer=schemas.AGREEMENT)
+        return self.commit("agree", [cell])
+
+    def calibrate(
+        self,
+        confidence: dict[str, list[float | None]],
+        *,
+        gold: pa.Table | None = None,
+        figures: dict[str, Any] | None = None,
+    ) -> Dataset:
+        """A layer `confidence` that takes the first of the outputs; without gold from a prior."""
+        gold_id = None
+        if gold is not None:
+            gold_id = self.store.put_bytes(table_to_parquet(gold)).object_id
+        first = Output.of(next(iter(confidence)))
+        curve = Curve(x=np.zeros(1, np.float32), y=np.zeros(1, np.float32))
+        calibrator = Calibrator(
+            heads={}, choice=Choice(base=first, margin=NEVER), chosen=curve, certify_share=0.5,
+            figures=figures or {}, gold=gold_id, origin="fitted by hand",
+        )  # fmt: skip
+        calibrator_id = self.store.put_bytes(calibrator.to_bytes()).object_id
+        best = confidence[first.name]
+        columns: dict[str, pa.Array] = {
+            "confidence": pa.array(best, pa.float32()),
+            "teacher": pa.array([schemas.masks_layer(first.teacher)] * len(best)),
+            "candidate": pa.array([first.candidate] * len(best), pa.int16()),
+            **{name: pa.array(values, pa.float32()) for name, values in confidence.items()},
+        }
+        cell = write_cell(
+            self.store, pa.table(columns), shard=self.shard, layer=schemas.CONFIDENCE,
+            inputs=(calibrator_id,),
+        )  # fmt: skip
+        attached = {"calibrator": calibrator_id} | ({"gold": gold_id} if gold_id else {})
+        return self.commit("calibrate", [cell], attached=attached)
+
+    def gold(self, rows: list[tuple[int, str, float, float]]) -> pa.Table:
+        """GOLD_SCHEMA: row of boxes, role, IoU and confidence of sam's own choice."""
+        entries = [
+            {
+                "shard": self.shard, "row": row, "role": role, "teacher": "sam", "candidate": 0,
+                "iou": iou, "confidence": confidence, "chosen": True,
+                **{
+                    name: self.boxes[row][name]
+                    for name in ("image_id", "annotation_id", "source", "category")
+                },
+            }
+            for row, role, iou, confidence in rows
+        ]  # fmt: skip
+        return pa.Table.from_pylist(entries, schema=GOLD_SCHEMA)
 
     def _image(
         self, row: int, file_name: str, photo: DemoPhoto, data: bytes, more: dict[str, Any]
