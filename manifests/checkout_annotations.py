@@ -11,10 +11,10 @@ from manifests.dataset import Dataset
 from manifests.digest import digest_of
 from manifests.export_coco import write_instances
 from manifests.export_plan import ExportJob, Written
-from manifests.schemas import BOXES, IMAGE_INDEX, MASKS_HUMAN, VERDICTS, masks_layer
+from manifests.schemas import BOXES, CONFIDENCE, IMAGE_INDEX, MASKS_HUMAN, VERDICTS, masks_layer
 
 ANNOTATIONS = "annotations.json"
-_VERSION = 1
+_VERSION = 2
 """Raised when the JSON of the same cells would come out different."""
 _TELL_EVERY = 1000
 
@@ -27,9 +27,9 @@ def annotations_key(dataset: Dataset, masks: str, *, include_quarantined: bool) 
         masks: `verdicts`, a layer `masks/<teacher>`, or `boxes`.
         include_quarantined: whether quarantined images are in them.
     """
-    layers = {IMAGE_INDEX, BOXES, masks, MASKS_HUMAN}
+    layers = {IMAGE_INDEX, BOXES, masks, MASKS_HUMAN} | ({CONFIDENCE} if masks != BOXES else set())
     cells = [
-        [cell.shard, cell.layer, cell.object_id]
+        [cell.shard, cell.layer, cell.object_id, *(cell.inputs if cell.layer == CONFIDENCE else ())]
         for cell in dataset.manifest
         if cell.layer in layers or (masks == VERDICTS and cell.layer.startswith(masks_layer("")))
     ]

@@ -44,7 +44,8 @@ class AnnotationRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 
     `iscrowd` is 1 for crowds and for group-of boxes; without a mask (no `teacher`) their
     segmentation is the filled box, because evaluators need one. Any other box without a mask has an
-    empty segmentation and its own area, as COCO has it for boxes alone.
+    empty segmentation and its own area, as COCO has it for boxes alone. `confidence` is the mask's
+    expected IoU; `weight` what it counts for in training, 1 where the key is left out.
     """
 
     id: int
@@ -56,6 +57,8 @@ class AnnotationRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     area: int
     segmentation: Rle | list[list[int]]
     score: float | None = None
+    confidence: float | None = None
+    weight: float = 1.0
     box_score: float | None = None
     teacher: str | None = None
     is_group_of: bool = False
@@ -161,6 +164,8 @@ def _annotation(
         area=area,
         segmentation=segmentation,
         score=_rounded(row["predicted_iou"]),
+        confidence=_rounded(row["confidence"]),
+        weight=1.0 if row["weight"] is None else round(row["weight"], 6),
         box_score=_rounded(row["box_score"]),
         teacher=row["teacher"],
         is_group_of=row["is_group_of"],

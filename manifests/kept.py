@@ -18,16 +18,19 @@ from numpy.typing import NDArray
 
 from manifests.dataset import Dataset
 from manifests.errors import ObjectDamagedError, RefError
+from manifests.kept_confidence import gather_confidence
 from manifests.kept_masks import KEPT_MASK_FIELDS, Choice, aligned_table, gather_masks
 from manifests.schemas import (
     ABSENT,
     BOXES,
     BOXES_SCHEMA,
+    CONFIDENCE_SCHEMA,
     IMAGE_INDEX,
     IMAGE_INDEX_SCHEMA,
     MASKS_HUMAN,
     OK,
     VERDICTS,
+    VERDICTS_SCHEMA,
     masks_layer,
 )
 
@@ -52,6 +55,10 @@ KEPT_SCHEMA = pa.schema(
         # Whose mask it is ("human" for the humans'); null: a crowd or group-of box without one.
         pa.field("teacher", pa.string()),
         *KEPT_MASK_FIELDS,
+        # Expected IoU of that very mask, and what the verdict says that it counts for in training;
+        # null where nobody said.
+        CONFIDENCE_SCHEMA.field("confidence"),
+        VERDICTS_SCHEMA.field("weight"),
     ]
 )
 
@@ -167,11 +174,13 @@ def _choose(dataset: Dataset, shard: str, boxes: pa.Table, options: KeptOptions)
     humans = bare & (_statuses(dataset, shard, MASKS_HUMAN, boxes.num_rows) == OK)
     layers = choice.layers.copy()
     layers[bare], layers[humans] = None, MASKS_HUMAN
+    weights = choice.weights
     return Choice(
         wanted=choice.wanted | crowds,
         layers=layers,
         candidates=np.where(bare, 0, choice.candidates),
         reasons=choice.reasons,
+        weights=None if weights is None else np.where(bare, np.float32(np.nan), weights),
     )
 
 
@@ -206,7 +215,8 @@ def _statuses(dataset: Dataset, shard: str, layer: str, num_rows: int) -> NDArra
 
 
 def _choose_by_verdicts(dataset: Dataset, shard: str, boxes: pa.Table) -> Choice:
-    verdicts = aligned_table(dataset, shard, VERDICTS, boxes.num_rows, columns=None)
+    columns = VERDICTS_SCHEMA.names
+    verdicts = aligned_table(dataset, shard, VERDICTS, boxes.num_rows, columns=columns)
     wanted = _as_numpy(verdicts["keep"])
     layers = _as_numpy(verdicts["teacher"])
     if (wanted & (layers == None)).any():  # noqa: E711  elementwise
@@ -219,6 +229,7 @@ def _choose_by_verdicts(dataset: Dataset, shard: str, boxes: pa.Table) -> Choice
         layers=layers,
         candidates=_as_numpy(verdicts["candidate"]).astype(np.int64),
         reasons=_as_numpy(pc.coalesce(verdicts["reason"], UNEXPLAINED)),
+        weights=_as_numpy(verdicts["weight"]).astype(np.float32),
     )
 
 
@@ -238,6 +249,9 @@ def _join(
     teachers = [name and name.removeprefix(_LAYER_PREFIX) for name in choice.layers[rows]]
     columns["teacher"] = pa.array(teachers, pa.string())
     columns |= {name: masks[name] for name in masks.column_names}
+    columns["confidence"] = gather_confidence(dataset, shard, choice, rows, num_rows=boxes.num_rows)
+    weights = np.full(len(rows), np.nan) if choice.weights is None else choice.weights[rows]
+    columns["weight"] = pa.array(weights, pa.float32(), mask=np.isnan(weights))
     return pa.table(columns, schema=KEPT_SCHEMA)
 
 

@@ -21,13 +21,14 @@ _COLUMNS = [column.name for column in KEPT_MASK_FIELDS]
 class Choice:
     """For each row of `boxes`: is it wanted, the layer of its mask and which of its; else why not.
 
-    A wanted row without a layer has no mask.
+    A wanted row without a layer has no mask. `weights` are the verdicts'; None: there are none.
     """
 
     wanted: NDArray[np.bool_]
     layers: NDArray[np.object_]
     candidates: NDArray[np.int64]
     reasons: NDArray[np.object_]
+    weights: NDArray[np.float32] | None = None
 
 
 def gather_masks(
