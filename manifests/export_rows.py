@@ -58,7 +58,7 @@ class AnnotationRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     segmentation: Rle | list[list[int]]
     score: float | None = None
     confidence: float | None = None
-    weight: float = 1.0
+    weight: float | None = None
     box_score: float | None = None
     teacher: str | None = None
     is_group_of: bool = False
@@ -165,7 +165,7 @@ def _annotation(
         segmentation=segmentation,
         score=_rounded(row["predicted_iou"]),
         confidence=_rounded(row["confidence"]),
-        weight=1.0 if row["weight"] is None else round(row["weight"], 6),
+        weight=None if row["weight"] == 1 else _rounded(row["weight"]),
         box_score=_rounded(row["box_score"]),
         teacher=row["teacher"],
         is_group_of=row["is_group_of"],
