@@ -159,7 +159,9 @@ def _notes(
             f"{now[1]:,} of {now[0]:,}; run 'maskmill filter' again"
         )
     if quality and quality["calibrator"] not in made_by:
-        notes.append("the masks were calibrated anew since they were filtered")
+        notes.append(
+            "the masks were calibrated anew since they were filtered; run 'maskmill filter' again"
+        )
     return tuple(dict.fromkeys(notes))
 
 

@@ -128,7 +128,7 @@ def histogram(
     frame = _FRAMES[size]
     num_bins = max((len(stack.counts) for stack in stacks), default=0)
     heights = [sum(stack.counts[n] for stack in stacks) for n in range(num_bins)]
-    ticks = nice_ticks(max(heights, default=0), most=4 if size == "small" else 5)
+    ticks = nice_ticks(max(heights, default=0), most=4 if size == "small" else 5, is_count=True)
     y = Axis(label="masks", high=ticks[-1], ticks=ticks)
     parts, below = [*draw_axes(frame, x, y)], [0] * num_bins
     width = (x.high - x.low) / max(num_bins, 1)

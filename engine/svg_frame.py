@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from html import escape
 
 _LEGEND_LINE, _LEGEND_GAP, _SWATCH = 19.0, 18.0, 18.0
+_MOST_ENLARGED = 1.25
 _CHARACTER = 7.4
 """Width of a letter of a legend, rather too much: nothing here knows the reader's font."""
 
@@ -77,12 +78,13 @@ class LegendEntry:
     kind: str
 
 
-def nice_ticks(high: float, *, most: int = 5) -> tuple[float, ...]:
+def nice_ticks(high: float, *, most: int = 5, is_count: bool = False) -> tuple[float, ...]:
     """From 0 in steps of 1, 2 or 5 times a power of ten, up to the first that reaches `high`."""
     if not (math.isfinite(high) and high > 0):
         return (0.0, 1.0)
     size = 10.0 ** math.floor(math.log10(high / most))
     step = next(size * n for n in (1, 2, 5, 10, 20) if high / (size * n) <= most)
+    step = max(step, 1.0) if is_count else step
     return tuple(round(step * n, 12) for n in range(math.ceil(high / step - 1e-9) + 1))
 
 
@@ -139,10 +141,14 @@ def drawing(
 ) -> Svg:
     """The parts, with a legend below them."""
     legend, height = _legend(frame, entries)
+    # Enlarged much more than this, its words would shout.
+    most = f"max-width:{_MOST_ENLARGED * frame.width:.0f}px"
     size = f"0 0 {number(frame.width)} {number(height)}"
     inner = "".join([*parts, *legend])
     return Svg(
-        text=element("svg", inner, class_="chart", viewBox=size, role="img", aria_label=about)
+        text=element(
+            "svg", inner, class_="chart", viewBox=size, style=most, role="img", aria_label=about
+        )
     )
 
 

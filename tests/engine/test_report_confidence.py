@@ -161,6 +161,14 @@ def test_calibrated_and_not_judged(chain: Chain, tmp_path: Path) -> None:
     assert "kept share" not in page
 
 
+def test_nothing_is_promised_of_nothing(chain: Chain, tmp_path: Path) -> None:
+    with_gold(chain)
+    told = quality(chain, 0, num_rows=0, kept_share=0.0, expected_mean_iou=None)
+    page = page_of(chain.filter({}, policy=BY_CONFIDENCE, quality=told), tmp_path)
+    assert "there is nothing to promise" in page
+    assert "No certificate" not in page
+
+
 def test_nobody_has_a_mask(chain: Chain, tmp_path: Path) -> None:
     page = page_of(chain.calibrate({"sam": [None] * 11}), tmp_path)
     assert "11 boxes have no mask of a teacher" in page

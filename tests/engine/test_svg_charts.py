@@ -95,6 +95,12 @@ def test_ticks_start_at_nothing_and_reach_the_highest(high: float) -> None:
     assert list(ticks) == sorted(set(ticks))
 
 
+def test_counts_have_whole_ticks() -> None:
+    assert nice_ticks(1, is_count=True) == (0.0, 1.0)
+    assert nice_ticks(3, most=4, is_count=True) == (0.0, 1.0, 2.0, 3.0)
+    assert nice_ticks(193, is_count=True) == (0.0, 50.0, 100.0, 150.0, 200.0)
+
+
 @pytest.mark.parametrize("high", [0.0, -1.0, math.nan, math.inf])
 def test_ticks_of_nothing(high: float) -> None:
     assert nice_ticks(high) == (0.0, 1.0)
