@@ -1,4 +1,4 @@
-"""Which commits, teacher, weights and policy gave an annotation its box, its masks, its verdict."""
+"""Which commits, teacher, weights, calibrator and policy made an annotation what it is."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from typing import Any
 from manifests import schemas
 from manifests.commit import Commit
 from manifests.commit_reader import CommitReader
+from manifests.computed import calibrator_of
 from manifests.dataset import Dataset
 from manifests.find_annotation import Found, find_annotation
+from manifests.manifest import Cell
 from manifests.refs import Refs
 from manifests.trace import RowTracer, Trail
 
 _MASKS = schemas.masks_layer("")
-_FILTER = "filter"
+_FILTER, _CALIBRATE = "filter", "calibrate"
 _SHOWN_SIGNALS = [
     field.name for field in schemas.MASK_FIELDS if field.name not in ("counts", "mask_box_xyxy")
 ]
@@ -65,11 +67,30 @@ class MaskBlame:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ConfidenceBlame:
+    """The expected IoU of the annotation's masks.
+
+    Attributes:
+        confidence, layer, candidate: as CONFIDENCE_SCHEMA says; `layer` is its `teacher`.
+        outputs: output -> its expected IoU, without nulls.
+        calibrator: object id of what computed it; "" if the cell names none.
+        given: the `calibrate` commit that is in force for it.
+    """
+
+    confidence: float | None
+    layer: str | None
+    candidate: int
+    outputs: Mapping[str, float]
+    calibrator: str
+    given: Step
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class VerdictBlame:
     """The annotation's verdict.
 
     Attributes:
-        keep, reason, layer, candidate: as VERDICTS_SCHEMA says; `layer` is its `teacher`.
+        keep, reason, layer, candidate, weight: as VERDICTS_SCHEMA says; `layer` is its `teacher`.
         given: the commit whose policy is in force for it.
         since: the oldest commit from which on the verdict is this one.
     """
@@ -78,6 +99,7 @@ class VerdictBlame:
     reason: str | None
     layer: str | None
     candidate: int
+    weight: float | None
     given: Step
     since: Step
 
@@ -91,7 +113,7 @@ class Blame:
         image: its row of `image_index`: image_id, file_name, height, width, quarantine ...
         box: its row of `boxes`.
         brought: the commit that brought the box in.
-        verdict: None if its shard has no verdicts.
+        confidence, verdict: None if its shard has no such layer.
     """
 
     commit_id: str
@@ -102,6 +124,7 @@ class Blame:
     box: Mapping[str, Any]  # Any: JSON
     brought: Step
     masks: tuple[MaskBlame, ...]
+    confidence: ConfidenceBlame | None
     verdict: VerdictBlame | None
 
 
@@ -126,13 +149,15 @@ def blame(dataset: Dataset, annotation: str, *, ref: str = "") -> Blame:
         layer for layer in dataset.manifest.layers()
         if layer.startswith(_MASKS) and dataset.manifest.get(found.shard, layer)
     ]  # fmt: skip
-    has_verdict = dataset.manifest.get(found.shard, schemas.VERDICTS) is not None
+    scored = dataset.manifest.get(found.shard, schemas.CONFIDENCE)
+    judged = dataset.manifest.get(found.shard, schemas.VERDICTS)
     return Blame(
         commit_id=dataset.commit_id, shard=found.shard, row=found.row,
         annotation_id=found.annotation_id, box=box, image=_image(dataset, found, box),
         brought=Step.of(tracer.trail(dataset.commit_id, found.shard, schemas.BOXES).origin),
         masks=tuple(_mask(dataset, tracer, found, layer) for layer in layers),
-        verdict=_verdict(dataset, tracer, found) if has_verdict else None,
+        confidence=_confidence(dataset, tracer, found, scored) if scored else None,
+        verdict=_verdict(dataset, tracer, found) if judged else None,
     )  # fmt: skip
 
 
@@ -146,19 +171,31 @@ def _mask(dataset: Dataset, tracer: RowTracer, found: Found, layer: str) -> Mask
     )  # fmt: skip
 
 
-def _verdict(dataset: Dataset, tracer: RowTracer, found: Found) -> VerdictBlame:
-    trail = tracer.trail(dataset.commit_id, found.shard, schemas.VERDICTS)
-    row = _row(dataset, found, schemas.VERDICTS)
-    return VerdictBlame(
-        keep=row["keep"], reason=row["reason"], layer=row["teacher"], candidate=row["candidate"],
-        given=Step.of(_in_force(trail)), since=Step.of(trail.origin),
+def _confidence(dataset: Dataset, tracer: RowTracer, found: Found, cell: Cell) -> ConfidenceBlame:
+    trail = tracer.trail(dataset.commit_id, found.shard, cell.layer)
+    row = _row(dataset, found, cell.layer)
+    known = schemas.CONFIDENCE_SCHEMA.names
+    return ConfidenceBlame(
+        confidence=row["confidence"], layer=row["teacher"], candidate=row["candidate"],
+        outputs={n: value for n, value in row.items() if n not in known and value is not None},
+        calibrator=calibrator_of(cell), given=Step.of(_in_force(trail, _CALIBRATE)),
     )  # fmt: skip
 
 
-def _in_force(trail: Trail) -> tuple[str, Commit]:
-    """A takedown or a merge writes verdicts again as they are; a policy was what gave them."""
-    filters = (writer for writer in trail.writers if writer[1].operation.name == _FILTER)
-    return next(filters, trail.origin)
+def _verdict(dataset: Dataset, tracer: RowTracer, found: Found) -> VerdictBlame:
+    trail = tracer.trail(dataset.commit_id, found.shard, schemas.VERDICTS)
+    row = _row(dataset, found, schemas.VERDICTS, schemas.VERDICTS_SCHEMA.names)
+    return VerdictBlame(
+        keep=row["keep"], reason=row["reason"], layer=row["teacher"], candidate=row["candidate"],
+        weight=row["weight"], given=Step.of(_in_force(trail, _FILTER)),
+        since=Step.of(trail.origin),
+    )  # fmt: skip
+
+
+def _in_force(trail: Trail, operation: str) -> tuple[str, Commit]:
+    """A takedown or a merge writes a row again as it is; the operation was what gave it."""
+    made = (writer for writer in trail.writers if writer[1].operation.name == operation)
+    return next(made, trail.origin)
 
 
 def _image(dataset: Dataset, found: Found, box: Mapping[str, Any]) -> dict[str, Any]:  # Any: JSON

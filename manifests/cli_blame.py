@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 
-from manifests.blame import Blame, MaskBlame, Step, VerdictBlame
+from manifests.blame import Blame, ConfidenceBlame, MaskBlame, Step, VerdictBlame
 from manifests.cli_log import indented
 from manifests.console import say
 
 
 def print_blame(found: Blame) -> None:
-    """A paragraph each for image, box, masks and verdict."""
+    """A paragraph each for image, box, masks, confidence and verdict."""
     image, box = found.image, found.box
     say(f"annotation {found.annotation_id}   row {found.row} of shard {found.shard[:12]}")
     quarantine = f", quarantined: {image['quarantine']}" if image["quarantine"] else ""
@@ -28,6 +28,8 @@ def print_blame(found: Blame) -> None:
     say(f"    brought in by {_step(found.brought)}")
     for mask in found.masks:
         _print_mask(mask)
+    if found.confidence:
+        _print_confidence(found.confidence)
     if found.verdict is None:
         say("\nno verdict yet: run 'maskmill filter'")
     else:
@@ -59,12 +61,26 @@ def _print_maker(mask: MaskBlame) -> None:
         say(indented(", ".join(f"{name} {_number(n)}" for name, n in mask.signals.items())))
 
 
+def _print_confidence(found: ConfidenceBlame) -> None:
+    if found.confidence is None:
+        say("\nconfidence   none: no teacher drew a mask")
+    else:
+        which = f", candidate {found.candidate}" if found.candidate else ""
+        say(f"\nconfidence   {found.confidence:.3f}, of the mask of {found.layer}{which}")
+    say(f"    calibrator {found.calibrator[:12] or '(not named)'}, by {_step(found.given)}")
+    if found.outputs:
+        best_first = sorted(found.outputs.items(), key=lambda item: (-item[1], item[0]))
+        say(indented(", ".join(f"{name} {value:.3f}" for name, value in best_first)))
+
+
 def _print_verdict(verdict: VerdictBlame) -> None:
     if verdict.keep:
         say(f"\nverdict   kept, with the mask of {verdict.layer}")
     else:
         judged = f" (judged: {verdict.layer})" if verdict.layer else ""
         say(f"\nverdict   dropped: {verdict.reason}{judged}")
+    if verdict.keep and verdict.weight not in (None, 1):
+        say(f"    weight in training {verdict.weight:.3f}")
     if verdict.candidate:
         say(f"    its candidate {verdict.candidate}, not the teacher's own choice")
     policy = verdict.given.config.get("name")

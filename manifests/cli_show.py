@@ -8,6 +8,7 @@ from typing import Any
 
 from manifests.cli import print_ledgers
 from manifests.cli_log import counts, indented
+from manifests.cli_show_quality import print_quality
 from manifests.commit import Commit
 from manifests.commit_details import CommitDetails, InputLayer
 from manifests.console import print_table, say
@@ -59,6 +60,7 @@ def print_commit(
     if commit.ledger.rows:
         say("")
         print_ledgers([("", commit.ledger)], by_category=by_category)
+    print_quality(commit, by_category=by_category)
     if found.num_taken_down:
         _print_taken_down(dataset, found)
     if rejected is not None:

@@ -24,8 +24,8 @@ _ELSEWHERE = "earlier"
 class InputLayer:
     """Objects of one layer from which the commit's new cells were computed, sorted.
 
-    `num_bytes` is None where the manifests do not tell: for the layer `earlier`, which are plans
-    and older cells that rows were carried over from.
+    `num_bytes` is None where the manifests do not tell: for an attached object such as `calibrator`
+    and for the layer `earlier`, which are plans and older cells that rows were carried over from.
     """
 
     layer: str
@@ -86,7 +86,9 @@ def commit_details(dataset: Dataset) -> CommitDetails:
     return CommitDetails(
         refs=_refs_at(dataset),
         parents=tuple(parent for parent, _ in described),
-        input_cells=_inputs(dataset.manifest, [parent.manifest for parent in parents]),
+        input_cells=_inputs(
+            dataset.manifest, [parent.manifest for parent in parents], commit.hanging
+        ),
         changes=commit.changes if commit.changes is not None
         else cell_changes(first.manifest if first else Manifest(), dataset.manifest),
         layers=stats(dataset).layers,
@@ -118,21 +120,24 @@ def _open(store: Store, commit_id: str) -> tuple[ParentCommit, Dataset | None]:
     return parent, found
 
 
-def _inputs(manifest: Manifest, parents: Iterable[Manifest]) -> tuple[InputLayer, ...]:
-    """Inputs of cells that no parent has, without what the commit made itself on the way."""
+def _inputs(
+    manifest: Manifest, parents: Iterable[Manifest], hanging: Mapping[str, str]
+) -> tuple[InputLayer, ...]:
+    """Inputs of cells that no parent has, without cells that the commit made itself on the way."""
     before: dict[str, Cell] = {cell.object_id: cell for m in parents for cell in m}
     made = {cell.object_id: cell for cell in manifest if cell.object_id not in before}
     needed = {object_id for cell in made.values() for object_id in cell.inputs} - set(made)
     by_layer: dict[str, list[str]] = defaultdict(list)
     for object_id in sorted(needed):
         cell = before.get(object_id)
-        by_layer[cell.layer if cell else _ELSEWHERE].append(object_id)
+        layer = cell.layer if cell else hanging.get(object_id, _ELSEWHERE)
+        by_layer[layer].append(object_id)
     return tuple(
         InputLayer(
             layer=layer,
             num_objects=len(objects),
-            num_bytes=None if layer == _ELSEWHERE
-            else sum(before[object_id].num_bytes for object_id in objects),
+            num_bytes=sum(before[object_id].num_bytes for object_id in objects)
+            if all(object_id in before for object_id in objects) else None,
             objects=tuple(objects),
         )
         for layer, objects in sorted(by_layer.items())

@@ -27,7 +27,12 @@ from manifests.store import Store
 
 _KEPT_TABLES = 8
 _MASK_CONTENT = [name for name in schemas.MASKS_SCHEMA.names if name != "candidates"]
-_BOX_CONTENT = ["annotation_id", "category"]
+_CONTENT: Mapping[str, list[str]] = {
+    schemas.BOXES: ["annotation_id", "category"],
+    # Of all that a verdict says: what it counts for in training is no other verdict.
+    schemas.VERDICTS: [name for name in schemas.VERDICTS_SCHEMA.names if name != "weight"],
+    schemas.CONFIDENCE: schemas.CONFIDENCE_SCHEMA.names,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,9 +189,7 @@ class RowTracer:
 
 
 def _content_columns(layer: str) -> list[str] | None:
-    if layer == schemas.BOXES:
-        return _BOX_CONTENT
-    return _MASK_CONTENT if layer.startswith(schemas.masks_layer("")) else None
+    return _MASK_CONTENT if layer.startswith(schemas.masks_layer("")) else _CONTENT.get(layer)
 
 
 def _object(cells: Mapping[str, Cell], layer: str) -> str | None:

@@ -162,7 +162,7 @@ class Steps:
 
     def filter(
         self, policy: str, *teachers: str, keep: bool = True, branch: str = "main",
-        by_confidence: bool = False,
+        by_confidence: bool = False, quality: Mapping[str, Any] | None = None,
     ) -> str:  # fmt: skip
         """The first teacher's mask for every row, kept or dropped as `policy`."""
         dataset, made = Writer(self.store, branch).dataset, []
@@ -177,8 +177,11 @@ class Steps:
             rows = [verdict] * boxes.num_rows
             made.append(self._cell(shard, "verdicts", rows, schemas.VERDICTS_SCHEMA, inputs))
         config = {"name": policy, "teachers": list(teachers), "rules": {"min_area_px": 4.0}}
-        manifest = dataset.manifest.with_cells(made)
-        return self.commit(manifest, "filter", branch=branch, config=config)
+        draft = Draft.on(
+            dataset, dataset.manifest.with_cells(made), ledger=Ledger(), quality=quality,
+            operation=operation("filter", version=1, config=config), message=f"filter on {branch}",
+        )  # fmt: skip
+        return Writer(self.store, branch).publish(draft)
 
     def more_boxes(self, shard: str, category: str, *, branch: str = "main") -> str:
         """As an ingest does that finds another box for the shard's first image.

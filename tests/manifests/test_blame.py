@@ -355,3 +355,41 @@ def test_a_missing_object_on_the_way_is_named(steps: Steps) -> None:
     (Path(steps.store.root) / layout.object_path(lost.object_id)).unlink()
     with pytest.raises(ObjectMissingError, match=f"shard {shard[:12]} of masks/sam is missing"):
         asked(steps, shoe)
+
+
+def test_confidence_and_its_calibrator(steps: Steps) -> None:
+    steps.ingest({"a.jpg": ["shoe"], "b.jpg": ["hat"]})
+    steps.label("sam")
+    steps.label("other", weights=2)
+    assert asked(steps, steps.ids()[0]).confidence is None
+    calibrated = steps.calibrate("sam", "other", calibrator=b"c")
+    steps.filter("sure", "sam", by_confidence=True)
+    shard = steps.dataset().manifest.shards()[0]
+    index = steps.dataset().table(shard, "image_index")
+    gone = index["image_id"].to_pylist()[0]
+    take_down(steps.store, "main", {shard: [gone]}, reason="asked")
+    found = asked(steps, steps.ids()[0]).confidence
+    assert found is not None
+    assert (found.layer, found.candidate) == ("masks/sam", 0)
+    assert found.confidence == found.outputs["sam"] > found.outputs["other"]
+    assert found.given.commit_id == calibrated
+    attached = Dataset(steps.store, calibrated).commit.attached or {}
+    assert found.calibrator == attached["calibrator"]
+
+
+def test_a_verdict_that_only_got_a_weight_is_the_same_verdict(steps: Steps) -> None:
+    shard = steps.ingest({"a.jpg": ["shoe"]})
+    steps.label("sam")
+    since = steps.filter("loose", "sam")
+    dataset = steps.dataset()
+    verdicts = dataset.cell(shard, "verdicts")
+    for weight in (None, 0.5):
+        table = dataset.table(shard, "verdicts").drop(["weight"])
+        if weight:
+            table = table.append_column("weight", pa.array([weight], pa.float32()))
+        cell = write_cell(steps.store, table, shard=shard, layer="verdicts", inputs=verdicts.inputs)
+        given = steps.commit(dataset.manifest.with_cells([cell]), "filter")
+        found = asked(steps, steps.ids()[0]).verdict
+        assert found is not None
+        assert (found.since.commit_id, found.given.commit_id) == (since, given)
+        assert found.weight == weight
