@@ -26,6 +26,7 @@ from manifests.consequences import cell_lost, telling
 from manifests.dataset import Dataset
 from manifests.errors import JobError
 from manifests.manifest import Cell
+from manifests.older_cells import with_later_columns
 from manifests.parquet import table_to_parquet
 from manifests.results import ResultRecord, publish_result, work_key
 from manifests.statistics import category_counts, value_counts
@@ -159,7 +160,9 @@ class ExtendWorker:
 def _read(store: Store, cell: Cell) -> pa.Table:
     lost = cell_lost(shard=cell.shard, layer=cell.layer, object_id=cell.object_id)
     with telling(lost, who="the shard"):
-        return read_table(store, cell.object_id)
+        table = read_table(store, cell.object_id)
+    is_masks = cell.layer.startswith(schemas.masks_layer(""))
+    return with_later_columns(table, schemas.MASKS_SCHEMA) if is_masks else table
 
 
 def _new_rows(

@@ -47,7 +47,7 @@ class Selection:
                 continue
             column, field = table[name], table.schema.field(name)
             if name in self.fields:
-                column = _with_fields(column.combine_chunks(), self.fields[name], self.later)
+                column = with_fields(column.combine_chunks(), self.fields[name], self.later)
             columns.append(column)
             schema.append(field.with_type(column.type))
         return pa.table(columns, schema=pa.schema(schema))
@@ -125,8 +125,14 @@ def _leaves(metadata: pq.FileMetaData) -> Iterable[tuple[str, int]]:
         yield metadata.schema.column(number).path, size
 
 
-def _with_fields(column: pa.Array, fields: Sequence[str], later: Later) -> pa.Array:
-    """A list of structs, or structs, with these fields; nulls for those that are not there."""
+def with_fields(column: pa.Array, fields: Sequence[str], later: Later) -> pa.Array:
+    """A list of structs, or structs, with these fields; nulls for those that are not there.
+
+    Args:
+        column: one array whose offset is 0, as a file or `combine_chunks` gives it.
+        fields: in the order that is wanted.
+        later: the types of fields that may not be there.
+    """
     is_list = pa.types.is_list(column.type)
     structs = column.values if is_list else column
     have = {field.name: field for field in structs.type}

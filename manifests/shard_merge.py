@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from manifests import schemas
 from manifests.cells import read_cell, write_cell
 from manifests.manifest import Cell
+from manifests.older_cells import with_later_columns
 from manifests.statistics import cell_statistics
 from manifests.store import Store
 from manifests.three_way import Conflict, Layers, Settlement
@@ -43,7 +44,7 @@ class SideTables:
             index=read_cell(store, index) if index else schemas.IMAGE_INDEX_SCHEMA.empty_table(),
             boxes=read_cell(store, boxes) if boxes else schemas.BOXES_SCHEMA.empty_table(),
             layers={
-                name: read_cell(store, cell)
+                name: _present(name, read_cell(store, cell))
                 for name, cell in cells.items()
                 if name not in (*schemas.IMAGE_LAYERS, schemas.BOXES, *schemas.COMPUTED_LAYERS)
             },
@@ -60,6 +61,12 @@ class SideTables:
             for annotation_id, row in zip(ids, rows, strict=True)
             if row.get("status") not in (schemas.PENDING, schemas.ABSENT) or row.get("reason")
         }
+
+
+def _present(layer: str, table: pa.Table) -> pa.Table:
+    """Rows of the two sides are compared, so both have the columns of today."""
+    is_masks = layer.startswith(schemas.masks_layer(""))
+    return with_later_columns(table, schemas.MASKS_SCHEMA) if is_masks else table
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
