@@ -29,7 +29,7 @@ from manifests.manifest import Cell
 from manifests.older_cells import with_later_columns
 from manifests.parquet import table_to_parquet
 from manifests.results import ResultRecord, publish_result, work_key
-from manifests.statistics import category_counts, value_counts
+from manifests.statistics import cell_statistics
 from manifests.store import Store
 
 VERSION = 2
@@ -145,7 +145,7 @@ class ExtendWorker:
         boxes = joined.take(order)
         boxes_cell = write_cell(
             self._store, boxes, shard=payload.shard, layer=schemas.BOXES,
-            inputs=(index_cell.object_id,), statistics=category_counts(boxes["category"]),
+            inputs=(index_cell.object_id,), statistics=cell_statistics(schemas.BOXES, boxes),
         )  # fmt: skip
         yield boxes_cell
         layers = _masks_layers(old, new_boxes, new_human, index)
@@ -153,7 +153,7 @@ class ExtendWorker:
             table = pa.concat_tables([old_rows, new_rows]).take(order)
             yield write_cell(
                 self._store, table, shard=payload.shard, layer=layer,
-                inputs=(boxes_cell.object_id,), statistics=value_counts(table["status"]),
+                inputs=(boxes_cell.object_id,), statistics=cell_statistics(layer, table),
             )  # fmt: skip
 
 

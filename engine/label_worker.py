@@ -30,7 +30,7 @@ from manifests.errors import JobError
 from manifests.image_tar import STREAM_COLUMNS, stream_rows
 from manifests.ledger import LedgerRow
 from manifests.results import ResultRecord, find_result, publish_result
-from manifests.statistics import value_counts
+from manifests.statistics import cell_statistics
 from manifests.store import Store
 from manifests.taken_down import why_gone
 from teachers.protocol import MaskChunk, Teacher, machine_of
@@ -275,7 +275,7 @@ class _Shard:
 
 
 def _statistics(payload: LabelPayload, table: pa.Table) -> dict[str, int]:
-    counts = value_counts(table["status"])
+    counts = cell_statistics(schemas.masks_layer(payload.teacher), table)
     if payload.is_part:
         counts |= {"part_start": payload.start, "part_stop": payload.stop}
     return counts

@@ -22,7 +22,7 @@ from manifests.digest import content_id
 from manifests.errors import InputError
 from manifests.ledger import LedgerCounter
 from manifests.manifest import Cell
-from manifests.statistics import category_counts, value_counts
+from manifests.statistics import cell_statistics
 from manifests.store import Store
 
 Row = dict[str, Any]  # Any: one value of each column of a table
@@ -154,19 +154,20 @@ class ShardTables:
         index = pa.Table.from_pylist(self._index, schema=schemas.IMAGE_INDEX_SCHEMA)
         index_cell = write_cell(
             store, index, shard=shard, layer=schemas.IMAGE_INDEX, inputs=(shard,),
-            statistics={"quarantined": index.num_rows - index["quarantine"].null_count},
+            statistics=cell_statistics(schemas.IMAGE_INDEX, index),
         )  # fmt: skip
         yield index_cell
         boxes_table, human = self.box_tables()
         boxes_cell = write_cell(
             store, boxes_table, shard=shard, layer=schemas.BOXES, inputs=(index_cell.object_id,),
-            statistics=category_counts(boxes_table["category"]),
+            statistics=cell_statistics(schemas.BOXES, boxes_table),
         )  # fmt: skip
         yield boxes_cell
         if any(row["status"] == schemas.OK for row in self._human):
             yield write_cell(
                 store, human, shard=shard, layer=schemas.MASKS_HUMAN,
-                inputs=(boxes_cell.object_id,), statistics=value_counts(human["status"]),
+                inputs=(boxes_cell.object_id,),
+                statistics=cell_statistics(schemas.MASKS_HUMAN, human),
             )  # fmt: skip
 
     def rejects(self) -> pa.Table:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from typing import Any
 
 from manifests import schemas
 from manifests.cells import read_table
@@ -75,3 +76,28 @@ def differing_removals(expected: Removals, found: Removals) -> Iterator[str]:
     for what, rows in (("missing", before - after), ("extra", after - before)):
         for image_id, shard, *_ in sorted(rows, key=str):
             yield f"takedown of image {image_id[:12]} from shard {shard[:12]} is {what}"
+
+
+def differing_attached(expected: Mapping[str, str], found: Mapping[str, str]) -> Iterator[str]:
+    """By role, such as `calibrator`: their bytes are a function of what they were made from."""
+    for role in sorted({*expected, *found}):
+        before, after = expected.get(role), found.get(role)
+        if before != after:
+            yield f"{role} {(before or 'none')[:12]} became {(after or 'none')[:12]}"
+
+
+def differing_quality(
+    expected: Mapping[str, Any], found: Mapping[str, Any]
+) -> Iterator[str]:  # Any: JSON
+    """By figure; of categories and certificate at most one sentence each."""
+    for name in sorted({*expected, *found}):
+        before, after = expected.get(name), found.get(name)
+        if before == after:
+            continue
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            names = {key for key in {*before, *after} if before.get(key) != after.get(key)}
+            yield f"quality: {name} differs in {', '.join(sorted(names))}"
+        elif not isinstance(before, Mapping | list) and not isinstance(after, Mapping | list):
+            yield f"quality: {name} {before} became {after}"
+        else:
+            yield f"quality: {name} differs"

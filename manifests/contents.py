@@ -1,18 +1,23 @@
 """What a commit holds, apart from who made it and when; and whether two of them hold the same.
 
-Contents are the manifest's cells, the categories, the ledger, the rejects and the takedowns.
+Contents are the manifest's cells, the categories, the ledger, the rejects, the takedowns, attached
+objects such as a calibrator, and the quality that is promised.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from manifests.commit import Category
 from manifests.compare_cells import GIVEN, SAME, SAME_ROWS, CellFate, cell_fates, differing_images
 from manifests.compare_facts import (
+    differing_attached,
     differing_categories,
     differing_ledger,
+    differing_quality,
     differing_rejects,
     differing_removals,
 )
@@ -33,6 +38,8 @@ class Contents:
     ledger: Ledger
     rejects: str | None
     removals: Removals
+    attached: Mapping[str, str] = field(default_factory=dict)
+    quality: Mapping[str, Any] = field(default_factory=dict)  # Any: JSON
 
     @staticmethod
     def of(dataset: Dataset) -> Contents:
@@ -41,6 +48,7 @@ class Contents:
         return Contents(
             manifest=dataset.manifest, categories=commit.categories, ledger=commit.ledger,
             rejects=commit.rejects, removals=Removals.load(dataset.store, commit),
+            attached=commit.attached or {}, quality=commit.quality or {},
         )  # fmt: skip
 
     @staticmethod
@@ -49,6 +57,7 @@ class Contents:
         return Contents(
             manifest=draft.manifest, categories=draft.categories, ledger=draft.ledger,
             rejects=draft.rejects, removals=draft.removals,
+            attached=draft.attached or {}, quality=draft.quality or {},
         )  # fmt: skip
 
 
@@ -59,8 +68,8 @@ class Comparison:
     Attributes:
         layers: layer -> how many cells have each fate.
         cells: every cell that is neither given nor the same.
-        images, categories, ledger, rejects, removals: sentences; empty where nothing differs.
-            `images` names those that only one of the two has.
+        images, categories, ledger, rejects, removals, attached, quality: sentences; empty where
+            nothing differs. `images` names those that only one of the two has.
     """
 
     layers: dict[str, dict[str, int]]
@@ -70,6 +79,8 @@ class Comparison:
     ledger: tuple[str, ...]
     rejects: tuple[str, ...]
     removals: tuple[str, ...]
+    attached: tuple[str, ...]
+    quality: tuple[str, ...]
 
     @property
     def num_made(self) -> int:
@@ -90,7 +101,10 @@ class Comparison:
     @property
     def sentences(self) -> tuple[str, ...]:
         """Everything that differs besides the cells."""
-        return (*self.images, *self.categories, *self.ledger, *self.rejects, *self.removals)
+        return (
+            *self.images, *self.categories, *self.ledger, *self.rejects, *self.removals,
+            *self.attached, *self.quality,
+        )  # fmt: skip
 
 
 def compare(
@@ -119,4 +133,6 @@ def compare(
         ledger=tuple(differing_ledger(expected.ledger, found.ledger)),
         rejects=tuple(differing_rejects(store, expected.rejects, found.rejects)),
         removals=tuple(differing_removals(expected.removals, found.removals)),
+        attached=tuple(differing_attached(expected.attached, found.attached)),
+        quality=tuple(differing_quality(expected.quality, found.quality)),
     )

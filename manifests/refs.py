@@ -224,10 +224,11 @@ class Refs:
 
     def _all(self, folder: str) -> dict[str, str]:
         names = sorted(self._names(folder, ""))
-        entries = {name: self._newest(folder, name) for name in names}
+        with ThreadPoolExecutor(_THREADS) as threads:
+            entries = list(threads.map(partial(self._newest, folder), names))
         return {
             name: entry.commit
-            for name, entry in entries.items()
+            for name, entry in zip(names, entries, strict=True)
             if entry and entry.commit != _DELETED
         }
 

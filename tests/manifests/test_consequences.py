@@ -67,7 +67,9 @@ class TestTelling:
             (schemas.MASKS_HUMAN, "restore it from a copy, or repeat its ingest on a branch that"),
             ("masks/x", "run 'maskmill label x --branch b' to draw it again"),
             (schemas.VERDICTS, "run 'maskmill filter --branch b' with the same policy"),
-            ("confidence", "restore it from a copy, or run the step that makes confidence again"),
+            (schemas.AGREEMENT, "run 'maskmill agree --branch b' to compute it again"),
+            (schemas.CONFIDENCE, "run 'maskmill calibrate --branch b' to compute it again"),
+            ("novelty", "restore it from a copy, or run the step that makes novelty again"),
         ],
     )
     def test_every_layer_has_a_remedy(self, layer: str, says: str) -> None:
