@@ -65,6 +65,13 @@ def _model_fields(
         "stability": np.clip(1 - 0.25 * doubt + rng.normal(0, 0.02, len(doubt)), 0, 1),
         "mean_foreground": np.clip(0.995 - 0.1 * doubt + rng.normal(0, 0.004, len(doubt)), 0, 1),
     }
+    # Without numbers of their own, so that the masks are those of before there were these signals.
+    unsteady = doubt * (2 - model["stability"])
+    model |= {
+        "edge_alignment": 0.5 + 0.4 * quality * model["mean_foreground"],
+        "jitter_iou": np.clip(1 - 0.3 * unsteady, 0, 1),
+        "output_iou": np.clip(1 - 0.6 * unsteady, 0, 1),
+    }
     fields = _drawn_fields(rng, photos, boxes, is_drawn, 0.01 + 0.3 * doubt**2)
     return fields | {name: _spread(values, is_drawn) for name, values in model.items()}
 

@@ -68,6 +68,7 @@ class BlobSignals:
     fill_ratio: Floats
     num_components: Ints
     border_contact: Floats
+    num_holes: Ints
 
 
 def draw(rng: np.random.Generator, around_xyxy: Floats, size_hw: Ints) -> Blobs:
@@ -173,6 +174,7 @@ def measure(blobs: Blobs, box_xyxy: Floats) -> BlobSignals:
         return BlobSignals(
             area_px=ints, mask_box_xyxy=np.zeros((0, 4)), box_iou=empty, outside_fraction=empty,
             fill_ratio=empty, num_components=ints, border_contact=empty,
+            num_holes=ints,
         )  # fmt: skip
     starts, span = blobs.starts, blobs.bottom - blobs.top
     area = np.add.reduceat(span, starts)
@@ -192,6 +194,8 @@ def measure(blobs: Blobs, box_xyxy: Floats) -> BlobSignals:
         fill_ratio=np.minimum(inside / box_area, 1.0),
         num_components=_num_components(blobs),
         border_contact=_border_contact(blobs, tight),
+        # What is above or below a column's one span is not enclosed.
+        num_holes=np.zeros_like(area),
     )
 
 

@@ -22,7 +22,7 @@ from manifests.results import ResultRecord, find_result, publish_result, work_ke
 from manifests.statistics import category_counts, value_counts
 from manifests.store import Store
 
-VERSION = 1
+VERSION = 2
 """Raised when the same arguments give another store."""
 
 

@@ -176,6 +176,8 @@ def check_mask(fields: dict[str, object], box: list[float], size_hw: tuple[int, 
     mask = rle.decode(counts, size_hw=size_hw)
     assert rle.encode(mask) == counts
     for name, value in asdict(measure_mask(mask, np.array(box, np.float32))).items():
+        if name == "edge_alignment":  # there is no photo to hold it against
+            continue
         np.testing.assert_array_equal(np.float32(fields[name]), np.float32(value), err_msg=name)
 
 
