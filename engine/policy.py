@@ -154,7 +154,9 @@ class Weights:
 
     def __post_init__(self) -> None:
         if not 0 < self.power <= 100:
-            raise InputError(f"[weights]: power: expected above 0, got {self.power!r}")
+            raise InputError(
+                f"[weights]: power: expected above 0 and at most 100, got {self.power!r}"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
