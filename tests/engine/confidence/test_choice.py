@@ -85,6 +85,12 @@ def test_noise_does_not_lead_to_something_worse() -> None:
     assert np.mean(lost) > -0.003  # following confidence always would lose 0.12
 
 
+def test_a_gain_that_may_be_luck_is_not_followed() -> None:
+    rng = np.random.default_rng(0)
+    margins = [fit_choice(*noise(rng, 150, bias=0.02)).margin for _ in range(200)]
+    assert np.mean([margin < NEVER for margin in margins]) < 0.2  # any gain at all: in 0.37 of them
+
+
 def test_confidence_that_knows_is_followed() -> None:
     rng = np.random.default_rng(1)
     iou = {output: rng.random(300).astype(np.float32) for output in (A, A1, B)}
