@@ -94,11 +94,15 @@ def calibrate(store: Store, config: CalibrateConfig) -> str:
 def draft_calibrate(dataset: Dataset, config: CalibrateConfig) -> Draft:
     """What a calibrate step makes of a commit; no branch is touched. Raises as `calibrate`."""
     identities = identities_of(dataset, config.teachers)
-    if not identities:
+    missing = sorted(set(config.teachers) - set(identities))
+    if missing or not identities:
+        what = f"masks of '{missing[0]}'" if missing else "masks of a teacher"
+        have = ", ".join(identities_of(dataset)) or "none"
         raise InputError(
-            "calibrate: expected masks of a teacher, but none has drawn any; run "
+            f"calibrate: expected {what}, but the teachers that have drawn are {have}; run "
             "'maskmill label TEACHER' first"
         )
+    _check_agreement(dataset)
     calibrator, attached = _calibrator(dataset, config, identities)
     calibrator.check_teachers(identities)
     object_id = dataset.store.put_bytes(calibrator.to_bytes()).object_id
@@ -122,7 +126,7 @@ def draft_calibrate(dataset: Dataset, config: CalibrateConfig) -> Draft:
 def identities_of(
     dataset: Dataset, teachers: Sequence[str] = ()
 ) -> dict[str, Mapping[str, Any]]:  # Any: JSON
-    """Teacher -> who drew its masks, as the newest commit that says so has it."""
+    """Teacher -> who drew its masks, as the newest commit that says so has it; sorted."""
     wanted = set(teachers_of(dataset.manifest, teachers))
     found: dict[str, Mapping[str, Any]] = {}
     for entry in history(dataset.store, dataset.commit_id):
@@ -131,7 +135,18 @@ def identities_of(
             found.setdefault(str(drawn_by["name"]), drawn_by)
         if len(found) == len(wanted):
             break
-    return found
+    return dict(sorted(found.items()))  # whoever has drawn first: the fit must not depend on it
+
+
+def _check_agreement(dataset: Dataset) -> None:
+    """Refuses agreement of masks that have been replaced since."""
+    there = {cell.object_id for cell in dataset.manifest}
+    cells = dataset.manifest.of_layer(schemas.AGREEMENT)
+    if old := sum(not there.issuperset(cell.inputs) for cell in cells):
+        raise InputError(
+            f"calibrate: the agreement of {old:,} of {len(cells):,} shards was computed from other "
+            "masks than are there now; run 'maskmill agree' again first"
+        )
 
 
 def _calibrator(
@@ -141,7 +156,10 @@ def _calibrator(
 ) -> tuple[Calibrator, dict[str, str]]:
     """The calibrator, and the objects besides it that the commit is to carry."""
     if config.calibrator:
-        return Calibrator.load(dataset.store, config.calibrator), {}
+        known = Calibrator.load(dataset.store, config.calibrator)
+        # Attached here too, or gc takes the gold as soon as the commit that made it is gone.
+        has_gold = known.gold and dataset.store.object_size(known.gold) is not None
+        return known, {"gold": known.gold} if known.gold and has_gold else {}
     features = {name: feature_names(name, list(identities)) for name in identities}
     gold = read_gold(dataset, features, certify_share=config.certify_share)
     if config.prior or not gold.num_boxes:
@@ -204,29 +222,37 @@ def _transfer(
 ) -> dict[str, Any]:  # Any: JSON
     """Source -> figures of a calibrator that saw only the other sources."""
     sources = np.array(gold.words("source"), dtype=object)
-    names, counts = np.unique(sources.astype(str), return_counts=True)
-    large = [str(name) for name, n in zip(names, counts, strict=True) if n >= MIN_BOXES]
-    if len(large) < 2:
-        return {}
+    images = gold.codes("image_id")
     found = {}
-    for name in large:
-        others = fit(gold.where(sources != name), features, identities, seed=seed)
+    for name in sorted(set(gold.words("source"))):
+        is_mine = sources == name
+        # A picture may come from several sources.
+        is_other = ~is_mine & ~np.isin(images, images[is_mine])
+        if not all(_is_enough(gold.where(rows)) for rows in (is_mine, is_other)):
+            continue
+        others = fit(gold.where(is_other), features, identities, seed=seed)
         calibrator = Calibrator(
             heads=others.heads, choice=others.choice, chosen=others.chosen, certify_share=0
         )
-        held_out = gold.where(sources == name)
+        held_out = gold.where(is_mine)
         best, iou = best_of(others.choice, score_gold(calibrator, held_out), held_out.iou)
+        known = np.isfinite(best)
         found[name] = {
-            "num_boxes": held_out.num_boxes,
-            "calibration_error": round(calibration_error(best, iou), 4),
+            "num_boxes": int(known.sum()),
+            "calibration_error": round(calibration_error(best[known], iou[known]), 4),
         }
     return found
 
 
-def _check_enough(gold: GoldBoxes) -> None:
+def _is_enough(gold: GoldBoxes) -> bool:
     num_images = len(np.unique(gold.codes("image_id")))
-    if gold.num_boxes >= MIN_BOXES and num_images >= MIN_IMAGES:
+    return gold.num_boxes >= MIN_BOXES and num_images >= MIN_IMAGES
+
+
+def _check_enough(gold: GoldBoxes) -> None:
+    if _is_enough(gold):
         return
+    num_images = len(np.unique(gold.codes("image_id")))
     names, counts = np.unique(gold.words("category"), return_counts=True)
     least = [f"{names[place]} {counts[place]}" for place in np.argsort(counts)[:5]]
     unused = ", ".join(f"{reason} {count}" for reason, count in gold.unused.items())
