@@ -220,7 +220,13 @@ class Policy:
         """
         where = f"policy '{name}'"
         _check_tables(where, values.get("rules", {}), values.get("categories", {}))
-        return from_mapping(Policy, {"name": name, **values}, where=where)
+        try:
+            return from_mapping(Policy, {"name": name, **values}, where=where)
+        except InputError as error:
+            if not str(error).startswith("["):
+                raise
+            # A table's own check does not know whose table it is.
+            raise InputError(f"{where}: {error}") from error
 
     @staticmethod
     def load(path: str, *, overrides: Sequence[str] = ()) -> Policy:

@@ -173,6 +173,14 @@ def test_every_row_has_one_verdict_and_a_tighter_bound_never_keeps_more(
     assert all(row[0] for row, status in zip(tight, human, strict=True) if status == "ok")
 
 
+def test_kept_masks_count_1_and_are_the_teachers_own_choice() -> None:
+    names = pa.chunked_array([pa.array(["shoe"] * 3, pa.string())])
+    layers = {"masks/a": mask_table(GOOD, LOOSE, CROWD)}
+    found = judge_shard(names, layers, policy("a")).to_pylist()
+    assert [row["weight"] for row in found] == [1, 0, 0]
+    assert {row["candidate"] for row in found} == {0}
+
+
 # -- on a dataset --------------------------------------------------------------------------------
 
 
@@ -249,6 +257,18 @@ def test_the_commit_holds_the_whole_policy(labelled: Dataset) -> None:
     assert config["rules"] == {"min_box_iou": 0.5, "min_area_px": 64}
     assert config["categories"] == {"bag": {"min_area_px": 1}}
     assert config["teachers"] == ["box"]
+
+
+def test_a_filter_without_confidence_promises_nothing(labelled: Dataset) -> None:
+    assert run(labelled, policy("box")).commit.quality is None
+
+
+def test_a_policy_by_confidence_needs_confidence(labelled: Dataset) -> None:
+    chosen = policy("box", rules={"min_confidence": 0.5})
+    with pytest.raises(InputError, match=r"expects the layer 'confidence'.*'maskmill calibrate'"):
+        run(labelled, chosen)
+    with pytest.raises(InputError, match=r"'sam_vit_t'.*only box"):  # looked for first
+        run(labelled, policy("sam_vit_t", rules={"min_confidence": 0.5}))
 
 
 def test_photos_that_came_after_the_teacher_are_not_labelled(

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.policy import NOT_FINITE, RULES, Policy, judge
+from engine.policy import NOT_FINITE, RULES, Policy, Target, Weights, judge
 from manifests.errors import InputError, SourceSyntaxError
 
 COLUMNS = sorted({rule.column for rule in RULES.values()})
@@ -174,6 +174,29 @@ def test_a_file_and_words_over_it(tmp_path: Path) -> None:
         ("categories = 1", r"expected tables \[categories.NAME\], got 1"),
         ("[categories]\ncat = 1", r"\[categories.cat\]: expected a table of rules, got 1"),
         ("[categories.cat]\nmin_x = 1", r"\[categories.cat\]: unknown rule 'min_x'"),
+        ("[rules]\nmin_confidence = 2", "min_confidence: expected a number from 0 to 1, got 2"),
+        ("[target]", r"\[target\]: expected mean_iou or max_risk, and not both"),
+        ("[target]\nmean_iou = 0.8\nmax_risk = 0.1", "expected mean_iou or max_risk, and not both"),
+        ("[target]\ndelta = 0.1", "expected mean_iou or max_risk, and not both"),
+        ("[target]\nmean_iou = 0.0", r"\[target\]: mean_iou: expected between 0 and 1, got 0.0"),
+        ("[target]\nmax_risk = 1.0", "max_risk: expected between 0 and 1, got 1.0"),
+        ("[target]\nmax_risk = nan", "max_risk: expected between 0 and 1, got nan"),
+        ("[target]\nmax_risk = 0.1\niou_bound = 70", "iou_bound: expected between 0 and 1, got 70"),
+        ("[target]\nmax_risk = 0.1\ndelta = -1", "delta: expected between 0 and 1, got -1"),
+        ("[target]\nmax_risk = '5%'", "target.max_risk: expected .*'float.* got 'str'"),
+        ("[target]\nmax_rsk = 0.1", "unknown key 'max_rsk' in target; did you mean 'max_risk'"),
+        ("target = 0.05", "target: expected 'object.*got 'float'"),
+        ("[floor]\nmin_share = 1.5", r"\[floor\]: expected min_share from 0 to 1 .* got 1.5 and 0"),
+        ("[floor]\nmin_share = nan", r"\[floor\]: expected min_share from 0 to 1"),
+        ("[floor]\nmin_masks = -1", r"min_masks of 0 or more, got 0.0 and -1"),
+        ("[floor]\nmin_masks = 0.5", "floor.min_masks: expected 'int', got 'float'"),
+        ("[weights]\nby = 'confidense'", "weights.by: expected one of none, confidence, got"),
+        ("[weights]\npower = 0", "power: expected above 0 and at most 100, got 0"),
+        ("[weights]\npower = 101.0", "power: expected above 0 and at most 100, got 101.0"),
+        ("[weights]\npower = nan", "power: expected above 0 and at most 100, got nan"),
+        ("[weights]\nkeep_all = 1", "weights.keep_all: expected 'bool', got 'int'"),
+        ("[weights]\nkeep_all = true\n[target]\nmean_iou = 0.5", "keep_all keeps every mask, so a"),
+        ("[weights]\nkeep_all = true\n[floor]\nmin_masks = 5", "keep_all keeps every mask, so a"),
     ],
 )  # fmt: skip
 def test_mistakes_in_a_file_are_named(tmp_path: Path, text: str, message: str) -> None:
@@ -182,6 +205,37 @@ def test_mistakes_in_a_file_are_named(tmp_path: Path, text: str, message: str) -
     with pytest.raises(InputError, match=message) as caught:
         Policy.load(str(path))
     assert "policy 'wrong'" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "uses"),
+    [
+        ("", False),
+        ("[rules]\nmin_predicted_iou = 0.5", False),
+        ("[rules]\nmin_confidence = 0.0", True),
+        ("[categories.bag]\nmin_confidence = 0.5", True),
+        ("[target]\nmean_iou = 0.8", True),
+        ("[target]\nmax_risk = 0.05", True),
+        ("[floor]\nmin_share = 0.2", True),
+        ("[weights]\nby = 'confidence'", True),
+        ("[weights]\npower = 2", False),
+    ],
+)  # fmt: skip
+def test_which_policies_need_confidence(tmp_path: Path, text: str, uses: bool) -> None:
+    path = tmp_path / "some.toml"
+    path.write_text(text)
+    assert Policy.load(str(path), overrides=['teachers=["box"]']).uses_confidence is uses
+
+
+def test_by_confidence_no_teachers_means_all_of_them(tmp_path: Path) -> None:
+    path = tmp_path / "some.toml"
+    path.write_text("use_human = false\n[target]\nmax_risk = 0.05\niou_bound = 0.75")
+    chosen = Policy.load(str(path), overrides=["target.delta=0.1", "weights.by=confidence"])
+    assert chosen.teachers == ()
+    assert chosen.target == Target(max_risk=0.05, iou_bound=0.75, delta=0.1)
+    assert chosen.weights == Weights(by="confidence", power=1.0)
+    with pytest.raises(InputError, match="names no teachers and no humans"):
+        Policy(use_human=False, weights=Weights(power=2))
 
 
 def test_files_that_are_not_there_or_broken(tmp_path: Path) -> None:
