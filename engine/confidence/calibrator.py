@@ -1,8 +1,8 @@
 """The calibrator: from the features of an output to the IoU that it can be expected to have.
 
-One head a teacher: a few small neural networks over standardised features, averaged, then an
-isotonic map (Zadrozny & Elkan 2002), then a shift for its category. What is taken because it
-promises most promises too much: a last isotonic map is for the output that is taken.
+One head a teacher: a few small neural networks over standardised features, averaged, then a line
+(slope and intercept, Cox 1958), then a shift for its category. What is taken because it promises
+most promises too much: a last line is for the output that is taken.
 
 Legend: N rows, F features, K networks, H hidden units.
 """

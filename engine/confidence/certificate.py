@@ -9,8 +9,8 @@ gold images are a random sample of the dataset's, the bad ones among the kept go
 without replacement, and the p-value is a hypergeometric tail (Clopper & Pearson's argument for a
 finite population); for many kept masks it becomes the binomial one. Masks of one image are alike,
 so gold counts as fewer than it is: by the design effect of Rao & Scott (1992). Few bad masks cannot
-tell how alike those of an image are, so it is never less than what all gold says of that. That
-correction is estimated and makes the bound an approximate one; everything else is exact for a
+tell how alike those of an image are, so all gold together has a say in that. That correction is
+estimated and makes the bound an approximate one; everything else is exact for a
 finite sample.
 
 Legend: n kept gold masks, k bad ones among them, m kept masks without gold, G thresholds.
@@ -33,6 +33,8 @@ _BLIND_STARTS = (0.0, 0.4, 0.7)
 """Where sequences begin if no other gold says where: as shares of the way from strict to lax. One
 that begins at the strictest stops at a single unlucky mask; each of these has a third of delta."""
 _BISECTIONS = 40
+_WORTH_IMAGES = 5
+"""How many images with bad masks it takes at a threshold to count as much as all gold together."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,10 +61,10 @@ def gold_kept(is_kept: Bools, is_bad: Bools, images: Ints, *, likeness: float) -
             says that ten masks of one image are not worth ten.
     """
     bad, place, sizes = _by_image(is_bad[is_kept], images[is_kept])
-    by_likeness = 1 + likeness * (_mean_size(sizes) - 1)
+    alike = _likeness(bad, place, sizes, before=likeness, worth_images=_WORTH_IMAGES)
     return GoldKept(
         num_kept=len(bad), num_bad=int(bad.sum()), num_images=len(sizes),
-        design_effect=max(_design_effect(bad, place), by_likeness),
+        design_effect=max(_design_effect(bad, place), 1 + alike * (_mean_size(sizes) - 1)),
     )  # fmt: skip
 
 
@@ -72,13 +74,19 @@ def likeness_of(is_bad: Bools, images: Ints) -> float:
     The intraclass correlation that the design effect implies (Kish 1965), as if one more image
     with bad masks had been seen, whose masks were all alike: what few bad masks say is little.
     """
-    bad, place, sizes = _by_image(is_bad, images)
+    return _likeness(*_by_image(is_bad, images), before=1.0, worth_images=1)
+
+
+def _likeness(
+    bad: NDArray[np.float64], place: Ints, sizes: Ints, *, before: float, worth_images: int
+) -> float:
+    """What was thought before, and the more of what is seen the more images have bad masks."""
     mean_size = _mean_size(sizes)
     if mean_size <= 1:
-        return 1.0
+        return before
     seen = min(1.0, (_design_effect(bad, place) - 1) / (mean_size - 1))
     num_images = int(np.count_nonzero(np.bincount(place, bad)))
-    return (num_images * seen + 1) / (num_images + 1)
+    return (num_images * seen + worth_images * before) / (num_images + worth_images)
 
 
 def _by_image(is_bad: Bools, images: Ints) -> tuple[NDArray[np.float64], Ints, Ints]:

@@ -27,7 +27,6 @@ _NUM_HIDDEN = 16
 _MAX_BOXES = 20_000
 """More gold is not needed for a few hundred parameters, and costs time."""
 _MAX_STEPS, _BATCH, _MAX_EPOCHS = 8_000, 128, 150
-_MAX_BINS, _MIN_BIN = 40, 20
 
 Ints = NDArray[np.int64]
 
@@ -130,24 +129,22 @@ def best_of(
 
 
 def fit_curve(x: Floats, y: Floats) -> Curve:
-    """An isotonic map of the means of equally large bins, linear between them.
+    """The least squares line, rising or flat, between the lowest and the highest x.
 
-    Bins of at least 20 keep the ends from being led by single masks, and the map strictly rising
-    in between keeps the order of confidences, which steps would not.
+    Recalibration by slope and intercept (Cox 1958). Networks that were fitted to squared error need
+    little more, and an isotonic map, tried first, cost 0.01 AUROC out of fold: its steps tie masks
+    and change from fold to fold.
     """
-    from sklearn.isotonic import IsotonicRegression
-
     known = np.isfinite(x) & np.isfinite(y)
-    order = np.argsort(x[known], kind="stable")
-    num_bins = int(np.clip(len(order) // _MIN_BIN, 1, _MAX_BINS))
-    bins = np.array_split(order, num_bins)
-    means_x = np.array([x[known][rows].mean() for rows in bins], np.float64)
-    means_y = np.array([y[known][rows].mean() for rows in bins], np.float64)
-    weights = np.array([len(rows) for rows in bins], np.float64)
-    fitted = IsotonicRegression(out_of_bounds="clip").fit(means_x, means_y, weights)
-    return Curve(
-        x=means_x.astype(np.float32), y=np.asarray(fitted.predict(means_x), dtype=np.float32)
+    x, y = x[known].astype(np.float64), y[known].astype(np.float64)
+    low, high = float(x.min()), float(x.max())
+    variance = float(x.var())
+    slope = (
+        max(0.0, float(((x - x.mean()) * (y - y.mean())).mean()) / variance) if variance else 0.0
     )
+    ends = np.array([low, high] if high > low else [low])
+    line = y.mean() + slope * (ends - x.mean())
+    return Curve(x=ends.astype(np.float32), y=np.clip(line, 0, 1).astype(np.float32))
 
 
 def fit_shifts(categories: NDArray[np.object_], residuals: Floats, boxes: Ints) -> dict[str, float]:

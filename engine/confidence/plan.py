@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.confidence.certificate import (
+    GoldKept,
     Tested,
     gold_kept,
     least_gold,
@@ -28,6 +29,8 @@ from manifests.errors import InputError
 Ints = NDArray[np.int64]
 _NUM_LEVELS = 40
 _MOST_WANTED = 1_000_000
+_OTHER_RISKS = tuple(round(0.01 * step, 2) for step in range(1, 51))
+"""Those that are tried when one cannot be certified."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,39 +85,70 @@ def _by_mean(policy: Policy, tally: Tally, floors: Ints, mean_iou: float) -> int
     return int(reached[0])
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Tests:
+    """What gold says of each threshold that one might set, strict to lax.
+
+    Attributes:
+        places: the thresholds, as bins.
+        populations: kept masks without gold.
+        certify, calibrate: kept gold of either role; no `calibrate`: there is no such gold.
+    """
+
+    places: Sequence[int]
+    populations: Sequence[int]
+    certify: Sequence[GoldKept]
+    calibrate: Sequence[GoldKept]
+
+    def run(self, max_risk: float, delta: float) -> tuple[list[Tested], list[Tested]]:
+        """All thresholds with enough gold and what came of them; and those where tests began."""
+        least = least_gold(max_risk, delta)
+        chosen = [n for n, gold in enumerate(self.certify) if gold.num_kept >= least]
+        if not chosen:
+            return [], []
+        learned = [self.calibrate[n] for n in chosen] if self.calibrate else []
+        starts = starts_of(learned, len(chosen), max_risk=max_risk)
+        found = tested_thresholds(
+            [self.places[n] / 1000 for n in chosen], [self.certify[n] for n in chosen],
+            [self.populations[n] for n in chosen], max_risk=max_risk, delta=delta, starts=starts,
+        )  # fmt: skip
+        return found, [found[start] for start in starts]
+
+
 def _certified(policy: Policy, tally: Tally, gold: GoldChoice, floors: Ints) -> Plan:
     target = policy.target or Target(max_risk=0.05)
     max_risk = target.max_risk or 0.0
     kept, _ = tally.kept(floors)
-    bad = gold.iou < np.float32(target.iou_bound)
-    places = []
-    for place in thresholds_to_test(kept, _NUM_LEVELS):
-        there = _kept_gold(gold, CERTIFY, place, floors)
-        if there.sum() >= least_gold(max_risk, target.delta):
-            places.append(place)
-    if not places:
-        num = int(gold.certifies.sum())
+    tests = _tests(target, kept, gold, floors)
+    found, began = tests.run(max_risk, target.delta)
+    if not found:
         raise InputError(
             f"policy '{policy.name}': certifying at most {max_risk:.1%} takes at least "
             f"{least_gold(max_risk, target.delta)} kept masks with gold that certifies, but there "
-            f"are {num}; add gold ('maskmill gold propose'), or set a larger target.max_risk"
+            f"are {int(gold.certifies.sum())}; add gold ('maskmill gold propose'), or set a larger "
+            "target.max_risk"
         )
+    held = [tested for tested in found if tested.holds]
+    if not held:
+        raise InputError(_not_certified(policy, tests, began, int(kept[0])))
+    # A sequence that began later may hold where an earlier one stopped: the laxest counts.
+    threshold = round(held[-1].threshold * 1000)
+    return Plan(threshold=threshold, floors=floors, tested=held[-1])
+
+
+def _tests(target: Target, kept: Ints, gold: GoldChoice, floors: Ints) -> _Tests:
+    bad = gold.iou < np.float32(target.iou_bound)
     count = partial(gold_kept, likeness=likeness_of(bad, gold.images))
+    places = thresholds_to_test(kept, _NUM_LEVELS)
     by_role = {
         role: [count(_kept_gold(gold, role, place, floors), bad, gold.images) for place in places]
         for role in (CERTIFY, CALIBRATE)
     }
-    learned = [] if gold.certifies.all() else by_role[CALIBRATE]
-    found = tested_thresholds(
-        [place / 1000 for place in places], by_role[CERTIFY], [int(kept[p]) for p in places],
-        max_risk=max_risk, delta=target.delta,
-        starts=starts_of(learned, len(places), max_risk=max_risk),
+    return _Tests(
+        places=places, populations=[int(kept[place]) for place in places],
+        certify=by_role[CERTIFY],
+        calibrate=[] if gold.certifies.all() else by_role[CALIBRATE],
     )  # fmt: skip
-    held = [number for number, tested in enumerate(found) if tested.holds]
-    if not held:
-        raise InputError(_not_certified(policy, found, kept))
-    # A sequence that began later may hold where an earlier one stopped: the laxest counts.
-    return Plan(threshold=places[held[-1]], floors=floors, tested=found[held[-1]])
 
 
 def _kept_gold(gold: GoldChoice, role: str, threshold: int, floors: Ints) -> Bools:
@@ -125,18 +159,23 @@ def _kept_gold(gold: GoldChoice, role: str, threshold: int, floors: Ints) -> Boo
     return kept
 
 
-def _not_certified(policy: Policy, found: Sequence[Tested], kept: Ints) -> str:
+def _not_certified(policy: Policy, tests: _Tests, began: Sequence[Tested], num_all: int) -> str:
+    """What the tests that failed can support, and what could be had instead."""
     target = policy.target or Target(max_risk=0.05)
-    bounds = [replace(tested, level=target.delta).upper_bound for tested in found]
-    best = int(np.argmin(bounds))
-    tested, total = found[best], max(1, int(kept[0]))
-    laxer = np.ceil(bounds[best] * 1.1 * 1000) / 1000
-    set_it = f"set target.max_risk={laxer:g}, or " if laxer < 1 else ""
+    tested = min(began, key=lambda one: one.upper_bound)
+    bound = tested.upper_bound
+    laxer = [
+        risk
+        for risk in _OTHER_RISKS
+        if risk > (target.max_risk or 0.0)
+        and any(one.holds for one in tests.run(risk, target.delta)[0])
+    ][:1]
+    set_it = f"set target.max_risk={laxer[0]:g}, or " if laxer else ""
     return (
         f"policy '{policy.name}': expected at most {target.max_risk:.1%} of the kept masks under "
         f"IoU {target.iou_bound:g} with {1 - target.delta:.0%} confidence, but the most that "
         f"{tested.gold.num_kept:,} gold masks ({tested.gold.num_bad} bad) can support is "
-        f"{bounds[best]:.1%}, at confidence {tested.threshold:g} ({tested.population / total:.0%} "
+        f"{bound:.1%}, at confidence {tested.threshold:g} ({tested.population / num_all:.0%} "
         f"kept); {_more_gold(tested, target)}{set_it}add a teacher"
     )
 

@@ -206,7 +206,24 @@ def test_what_cannot_be_certified_says_what_can_and_how_much_more_it_takes() -> 
     enough = gold_of(np.full(total, 0.9), iou)
     assert make_plan(policy(max_risk=0.05), tally, enough).tested is not None
     proposed = float(said.split("target.max_risk=")[1].split(",")[0])
-    assert 0.06 < proposed < 0.09
+    assert proposed == 0.07
+    assert make_plan(policy(max_risk=proposed), tally, gold).tested is not None
+    with pytest.raises(InputError):
+        make_plan(policy(max_risk=proposed - 0.01), tally, gold)
+
+
+def test_what_is_said_of_a_failed_test_never_contradicts_it() -> None:
+    """Other gold chose where to begin, and that failed: that stricter ones would hold is no news."""
+    tally = tally_of([0.9] * 500 + [0.5] * 500)
+    confidence = np.repeat([0.9, 0.5], 200)
+    certifies = np.arange(400) % 2 == 0
+    bad = (confidence == 0.5) & certifies & (np.arange(400) % 20 == 0)  # 10 of 200, all at 0.5
+    gold = gold_of(confidence, np.where(bad, 0.3, 0.9), certifies=certifies)
+    with pytest.raises(InputError) as caught:
+        make_plan(policy(max_risk=0.05), tally, gold)
+    said = str(caught.value)
+    assert "the most that 200 gold masks (10 bad) can support is 8." in said
+    assert "at confidence 0.5 (100% kept)" in said
 
 
 def test_a_risk_above_1_is_never_proposed() -> None:
