@@ -213,7 +213,7 @@ def test_what_cannot_be_certified_says_what_can_and_how_much_more_it_takes() -> 
 
 
 def test_what_is_said_of_a_failed_test_never_contradicts_it() -> None:
-    """Other gold chose where to begin, and that failed: that stricter ones would hold is no news."""
+    """Other gold chose where to begin, and that failed: what stricter ones would do is no news."""
     tally = tally_of([0.9] * 500 + [0.5] * 500)
     confidence = np.repeat([0.9, 0.5], 200)
     certifies = np.arange(400) % 2 == 0
