@@ -17,7 +17,10 @@ from engine.confidence.features import feature_names
 from engine.confidence.gold import GOLD_SCHEMA, GoldBoxes, read_gold
 from engine.confidence.judge import calibrator_of
 from engine.confidence.outputs import Output
+from engine.confidence.quality import PRIOR_NOTE, calibrator_notes
 from engine.confidence.roles import role_of
+from engine.filter import FilterConfig, filter_masks
+from engine.policy import Policy, Target
 from manifests import schemas
 from manifests.cells import read_table
 from manifests.dataset import Dataset
@@ -343,3 +346,38 @@ def test_all_outputs_of_a_box_move_with_the_one_that_is_taken(made: Dataset) -> 
     assert found.values[0].tolist() == pytest.approx([0.4, 0.0])
     assert found.values[1, 1] == pytest.approx(0.3)
     assert np.isnan(found.values[2]).all()
+
+
+# -- the prior -----------------------------------------------------------------------------------
+
+
+_IDENTITY = ("weights_sha256", "version", "config")
+
+
+@needs_prior
+@pytest.mark.parametrize("asked", [True, False])
+def test_without_gold_or_when_asked_for_the_prior_is_applied(asked: bool) -> None:
+    data = (priors.FOLDER / "default.safetensors").read_bytes()
+    known = Calibrator.from_bytes(data, what="the prior")
+    assert known.is_prior
+    assert known.to_bytes() == data
+    name = sorted(known.heads)[0]
+    plan = Plan(num_images=4, teachers=(name,), is_gold=lambda number: asked)
+    dataset = planted(memory("prior"), plan)
+    with pytest.raises(InputError, match=f"of teacher '{name}', but the masks were drawn with"):
+        run(dataset.store, prior=asked)
+    drawn_by = {key: known.heads[name].teacher[key] for key in _IDENTITY}
+    relabelled(dataset.store, name, **drawn_by)
+    made = run(dataset.store, prior=asked)
+    found = calibrator(made)
+    assert found.is_prior
+    assert set(found.heads) == {name}
+    assert set(made.commit.attached or {}) == {"calibrator"}
+    assert calibrator_notes(made) == [PRIOR_NOTE]
+    confidence = [row["confidence"] for row in rows_of(made, schemas.CONFIDENCE)]
+    assert all(0 <= value <= 1 for value in confidence)
+    assert len(confidence) == 20
+    chosen = Policy(name="test", target=Target(max_risk=0.05))
+    nothing = "a target expects masks to choose from" if asked else "there are 0; add gold"
+    with pytest.raises(InputError, match=nothing):
+        filter_masks(dataset.store, FilterConfig(policy=chosen))
