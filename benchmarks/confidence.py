@@ -25,8 +25,10 @@ from engine.confidence.agree import AgreeConfig, agree
 from engine.confidence.calibrate import score_gold
 from engine.confidence.calibrator import Calibrator
 from engine.confidence.certificate import (
+    GoldKept,
     gold_kept,
     least_gold,
+    likeness_of,
     starts_of,
     tested_thresholds,
 )
@@ -120,23 +122,26 @@ def oracle(found: GoldSet, teacher: str = "") -> Floats:
 
 
 def confidences(sets: list[GoldSet], fitted: Mapping[str, Fitted]) -> Table:
-    """Predicted IoU, a forest and the calibrator, each over what it would take itself."""
+    """Predicted IoU, a forest and the calibrator: on SAM's own choice, and on what they take."""
     table = table_of(
         f"finding IoU < {IOU_BOUND}",
-        "set", "by", "mean IoU", "AUROC", "calibration error", "kept at <= 5% bad",
+        "set", "masks and judge", "mean IoU", "AUROC", "calibration error", "kept at <= 5% bad",
         "perfect ranking",
     )  # fmt: skip
     nobody = Output(teacher="none", candidate=0)
     for found in sets:
         sam = [output for output in found.gold.iou if output.teacher == MAIN]
+        own = Choice(base=Output(teacher=MAIN, candidate=0), margin=NEVER)
+        trees, mine = forest(found, MAIN), fitted[found.name]
         ways = {
-            "predicted IoU": (
-                Choice(base=Output(teacher=MAIN, candidate=0), margin=NEVER),
-                {output: predicted_iou(found, output) for output in sam},
+            "own choice: predicted IoU": (
+                own, {output: predicted_iou(found, output) for output in sam}
             ),
-            "random forest": (Choice(base=nobody, margin=0), forest(found, MAIN)),
-            "calibrator": (fitted[found.name].choice, fitted[found.name].confidence),
-        }
+            "own choice: random forest": (own, trees),
+            "own choice: calibrator": (own, mine.confidence),
+            "taken by the forest": (Choice(base=nobody, margin=0), trees),
+            "taken by the calibrator": (mine.choice, mine.confidence),
+        }  # fmt: skip
         for name, (choice, told) in ways.items():
             confidence, iou = best_of(choice, told, found.gold.iou)
             table.add_row(
@@ -190,9 +195,10 @@ def one_split(
     if not enough:
         return None
 
-    def kept(part: np.ndarray) -> list:  # type: ignore[type-arg]
+    def kept(part: np.ndarray) -> list[GoldKept]:
         bad = iou[part] < IOU_BOUND
-        return [gold_kept(confidence[part] >= x, bad, images[part]) for x in enough]
+        alike = likeness_of(bad, images[part])
+        return [gold_kept(confidence[part] >= x, bad, images[part], likeness=alike) for x in enough]
 
     tested = tested_thresholds(
         enough, kept(certify), [int((confidence[fresh] >= x).sum()) for x in enough],
