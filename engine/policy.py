@@ -142,15 +142,15 @@ class Floor:
 class Weights:
     """What kept masks count for in training, beside human masks, which count 1.
 
+    Without a target they take the place of drops.
+
     Attributes:
         by: `none`: 1; `confidence`: confidence ** power.
         power: see there.
-        keep_all: masks are kept however low their confidence: weights take the place of drops.
     """
 
     by: Literal["none", "confidence"] = "none"
     power: float = 1.0
-    keep_all: bool = False
 
     def __post_init__(self) -> None:
         if not 0 < self.power <= 100:
@@ -191,10 +191,10 @@ class Policy:
                 f"policy '{self.name}': expected every teacher once, got {', '.join(teachers)}; "
                 "take one out"
             )
-        if self.weights and self.weights.keep_all and (self.target or self.floor):
+        if self.floor and not self.target:
             raise InputError(
-                f"policy '{self.name}': weights.keep_all keeps every mask, so a target or a floor "
-                "has nothing to choose; take one of them out"
+                f"policy '{self.name}': [floor] keeps masks that a target would drop, but there is "
+                "no [target]; add one, or take the floor out"
             )
         _check_tables(f"policy '{self.name}'", self.rules, self.categories)
 

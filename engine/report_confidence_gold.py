@@ -156,13 +156,12 @@ def _kept_by_category(
     quality: Mapping[str, Any],  # Any: JSON
 ) -> dict[str, CategoryGold]:
     found = finder.choice(tally)
-    keep_all = policy.weights is not None and policy.weights.keep_all
     overall = round(1000 * (quality.get("threshold") or 0.0))
     gold = {}
     for name, num_boxes in counts.items():
         of_category = quality.get("categories", {}).get(name, {})
         cut = round(1000 * of_category["threshold"]) if of_category else overall
-        cut = 0 if keep_all else min(cut, NUM_BINS - 1)
+        cut = min(cut, NUM_BINS - 1)
         mine = (found.categories == tally.categories.get(name, -1)) & (found.bins >= cut)
         mean = float(found.iou[mine].mean()) if mine.any() else None
         gold[name] = CategoryGold(num_boxes=num_boxes, num_kept=int(mine.sum()), mean_iou=mean)

@@ -43,7 +43,7 @@ class SamSettings(Settings):
         device: auto (CUDA if there is one), cpu, cuda or cuda:N.
         num_threads: of torch on the CPU; 0 leaves torch's own number.
         image_batch: images in one encoder call; 0: 1 on the CPU, 8 on CUDA.
-        box_batch: boxes in one decoder call; 0: 4 on the CPU, 64 on CUDA.
+        box_batch: boxes in one decoder call; 0: 2 on the CPU, 64 on CUDA.
         mask_bytes: most bytes of full-size masks in one chunk (one box always goes).
         precision: float32, or bfloat16 / float16 autocast (CUDA only).
         cut_to_box: pixels outside the box are taken away from every mask. The box is the label: on

@@ -162,6 +162,12 @@ def _calibrator(
         return known, {"gold": known.gold} if known.gold and has_gold else {}
     features = {name: feature_names(name, list(identities)) for name in identities}
     gold = read_gold(dataset, features, certify_share=config.certify_share)
+    if not config.prior and not gold.num_boxes and gold.unused:
+        reasons = ", ".join(f"{reason} {count:,}" for reason, count in gold.unused.items())
+        raise InputError(
+            f"calibrate: expected human masks that fit their boxes, but none can be used "
+            f"({reasons}); look at them with 'maskmill report', or use --prior"
+        )
     if config.prior or not gold.num_boxes:
         return load_prior(identities, certify_share=config.certify_share), {}
     fitting = gold.where(gold.has_role(CALIBRATE))

@@ -58,10 +58,7 @@ class Judge:
         names = chosen.categories.dictionary.to_pylist()
         numbers = np.array([self.tally.categories[name] for name in names] or [0], np.int64)
         codes = numbers[np.asarray(chosen.categories.indices)]
-        weights = self.policy.weights
         is_enough = keeps(self.plan, chosen.confidence, codes)
-        if weights and weights.keep_all:
-            is_enough = np.isfinite(chosen.confidence)
         return _verdicts(chosen, is_enough, self.policy)
 
 

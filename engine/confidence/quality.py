@@ -34,8 +34,6 @@ def quality_of(
         same by name; certificate: or None; notes: sentences that nobody should miss.
     """
     cut = np.minimum(np.minimum(plan.threshold, plan.floors), NUM_BINS - 1)  # [C]
-    if policy.weights and policy.weights.keep_all:
-        cut = np.zeros_like(cut)
     columns = np.arange(NUM_BINS)[None, :] >= cut[:, None]
     kept, sums = (tally.counts * columns).sum(axis=1), (tally.sums * columns).sum(axis=1)
     order = sorted(

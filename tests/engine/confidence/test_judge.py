@@ -165,7 +165,7 @@ def test_a_floor_keeps_its_part_of_each_category(dataset: Dataset, floor: Floor)
 
 
 def test_weights_are_powers_of_confidence_and_take_the_place_of_drops(dataset: Dataset) -> None:
-    weights = Weights(by="confidence", power=2.0, keep_all=True)
+    weights = Weights(by="confidence", power=2.0)
     made = run(dataset, policy(weights=weights, rules={"min_stability": 0.2}))
     rows = others(joined(made))
     for row in rows:

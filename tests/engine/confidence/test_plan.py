@@ -112,7 +112,7 @@ def test_what_a_message_proposes_can_be_had() -> None:
 
 
 def test_without_a_target_everything_is_kept() -> None:
-    plan = make_plan(policy(Floor(min_share=0.1)), tally_of([0.1, 0.9]), NO_GOLD)
+    plan = make_plan(policy(), tally_of([0.1, 0.9]), NO_GOLD)
     confidence = np.array([0.0, 0.1, np.nan], np.float32)
     assert keeps(plan, confidence, np.zeros(3, np.int64)).tolist() == [True, True, False]
 
