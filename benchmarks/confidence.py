@@ -53,6 +53,7 @@ def main() -> None:
     console.print(mean_ious(sets, fitted))
     console.print(confidences(sets, fitted))
     console.print(certificates(sets, fitted))
+    console.print(by_category(sets, fitted))
     console.print(transfers(sets, fitted))
     for found in sets:
         console.print(importances(found, fitted[found.name]))
@@ -210,6 +211,34 @@ def one_split(
         return None
     mine = confidence[fresh] >= held[-1].threshold
     return float(mine.mean()), float((iou[fresh][mine] < IOU_BOUND).mean())
+
+
+def by_category(sets: list[GoldSet], fitted: Mapping[str, Fitted]) -> Table:
+    """Where another teacher than SAM is taken most: the three such categories of each set."""
+    table = table_of(
+        "categories where another teacher's mask is taken most",
+        "set", "category", "objects", "another's", "grabcut", "u2netp", "SAM", "taken",
+    )  # fmt: skip
+    for found in sets:
+        gold, mine = found.gold, fitted[found.name]
+        outputs = sorted(mine.confidence)
+        scores = np.stack([mine.confidence[output] for output in outputs], axis=1)
+        of_others = np.array([output.teacher != MAIN for output in outputs])
+        is_other = of_others[mine.choice(outputs, scores)]
+        taken = best_of(mine.choice, mine.confidence, gold.iou)[1]
+        own = {o.teacher: np.nan_to_num(gold.iou[o]) for o in gold.iou if o.candidate == 0}
+        names = np.array(gold.words("category"))
+        rows = {name: np.flatnonzero(names == name) for name in np.unique(names)}
+        most = sorted(rows, key=lambda name, rows=rows: -int(is_other[rows[name]].sum()))[:3]
+        for name in most:
+            if not is_other[rows[name]].any():
+                continue
+            figures = [own["grabcut"], own["u2netp"], own[MAIN], taken]
+            table.add_row(
+                found.name, str(name), f"{len(rows[name]):,}", f"{is_other[rows[name]].mean():.2f}",
+                *(f"{values[rows[name]].mean():.3f}" for values in figures),
+            )  # fmt: skip
+    return table
 
 
 def transfers(sets: list[GoldSet], fitted: Mapping[str, Fitted]) -> Table:
