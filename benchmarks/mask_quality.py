@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,11 +21,13 @@ from engine.ingest import ingest
 from engine.ingest_config import ImagePolicy, IngestConfig
 from engine.label import LabelConfig, label
 from engine.pool import PoolConfig
+from engine.settings import with_overrides
 from engine.sources.protocol import SourceConfig
 from manifests import rle, schemas
 from manifests.dataset import Dataset, init
 from manifests.errors import NothingToCommitError
 from manifests.store import Store
+from teachers import registry
 
 # COCO's bounds of small, medium and large, by the true mask's area in pixels.
 SIZES = {"small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, np.inf)}
@@ -71,7 +73,9 @@ def labelled(name: str, arguments: argparse.Namespace) -> Dataset:
     steps = [lambda: ingest(store, IngestConfig(source=source, policy=lenient, pool=pool))]
     base = LabelConfig(teacher="box", pool=pool)
     for teacher in arguments.teachers.split(","):
-        config = replace(base, teacher=teacher)
+        config = replace(
+            base, teacher=teacher, teacher_config=options_of(teacher, arguments.option)
+        )
         steps.append(lambda config=config: label(store, config))
     for step in steps:
         try:
@@ -79,6 +83,12 @@ def labelled(name: str, arguments: argparse.Namespace) -> Dataset:
         except NothingToCommitError:
             continue
     return Dataset.open(store)
+
+
+def options_of(teacher: str, words: list[str]) -> dict[str, str | int | float | bool]:
+    """Those of some KEY=VALUE words that are settings of the teacher."""
+    known = {field.name for field in fields(registry.spec(teacher).settings)}
+    return {key: value for key, value in with_overrides({}, words).items() if key in known}
 
 
 def chosen_images(name: str, arguments: argparse.Namespace) -> Path:
