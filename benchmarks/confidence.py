@@ -34,7 +34,7 @@ from engine.confidence.certificate import (
 )
 from engine.confidence.choice import NEVER, Choice
 from engine.confidence.figures import IOU_BOUND, auroc, calibration_error, share_kept
-from engine.confidence.fit import Fitted, best_of, fit
+from engine.confidence.fit import Fitted, best_of, fit, taken_by
 from engine.confidence.importance import importance
 from engine.confidence.outputs import Output
 from manifests.dataset import Dataset
@@ -67,6 +67,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--teachers", default="grabcut,u2netp,sam_vit_t")
     parser.add_argument("--limit", type=int, default=0, help="images a set, evenly taken; 0: all")
     parser.add_argument("--inline", action="store_true", help="no Ray")
+    parser.add_argument("--option", action="append", default=[], help="KEY=VALUE of the teachers")
     return parser.parse_args()
 
 
@@ -94,7 +95,7 @@ def mean_ious(sets: list[GoldSet], fitted: Mapping[str, Fitted]) -> Table:
     )  # fmt: skip
     for found in sets:
         gold = found.gold
-        taken = best_of(fitted[found.name].choice, fitted[found.name].confidence, gold.iou)[1]
+        taken = best_of(fitted[found.name].taken, fitted[found.name].confidence, gold.iou)[1]
         own = {o.teacher: np.nan_to_num(gold.iou[o]) for o in gold.iou if o.candidate == 0}
         table.add_row(
             found.name, f"{len(np.unique(gold.codes('image_id'))):,}", f"{gold.num_boxes:,}",
@@ -110,9 +111,8 @@ def most_promising(found: GoldSet) -> Floats:
     """[M] IoU of the output of SAM with the highest predicted IoU."""
     outputs = sorted(output for output in found.gold.iou if output.teacher == MAIN)
     told = {output: predicted_iou(found, output) for output in outputs}
-    return best_of(
-        Choice(base=Output(teacher="none", candidate=0), margin=0), told, found.gold.iou
-    )[1]
+    highest = Choice(base=Output(teacher="none", candidate=0), margin=0)
+    return best_of(taken_by(highest, told, None), told, found.gold.iou)[1]
 
 
 def oracle(found: GoldSet, teacher: str = "") -> Floats:
@@ -141,10 +141,11 @@ def confidences(sets: list[GoldSet], fitted: Mapping[str, Fitted]) -> Table:
             "own choice: random forest": (own, trees),
             "own choice: calibrator": (own, mine.confidence),
             "taken by the forest": (Choice(base=nobody, margin=0), trees),
-            "taken by the calibrator": (mine.choice, mine.confidence),
+            "taken by the calibrator": (None, mine.confidence),
         }  # fmt: skip
         for name, (choice, told) in ways.items():
-            confidence, iou = best_of(choice, told, found.gold.iou)
+            taken = mine.taken if choice is None else taken_by(choice, told, None)
+            confidence, iou = best_of(taken, told, found.gold.iou)
             table.add_row(
                 found.name, name, f"{iou.mean():.4f}", f"{auroc(confidence, iou) or 0:.3f}",
                 f"{calibration_error(confidence, iou):.4f}",
@@ -162,7 +163,7 @@ def certificates(sets: list[GoldSet], fitted: Mapping[str, Fitted]) -> Table:
     )  # fmt: skip
     for found in sets:
         confidence, iou = best_of(
-            fitted[found.name].choice, fitted[found.name].confidence, found.gold.iou
+            fitted[found.name].taken, fitted[found.name].confidence, found.gold.iou
         )
         images = found.gold.codes("image_id")
         for max_risk in MAX_RISKS:
@@ -222,10 +223,9 @@ def by_category(sets: list[GoldSet], fitted: Mapping[str, Fitted]) -> Table:
     for found in sets:
         gold, mine = found.gold, fitted[found.name]
         outputs = sorted(mine.confidence)
-        scores = np.stack([mine.confidence[output] for output in outputs], axis=1)
         of_others = np.array([output.teacher != MAIN for output in outputs])
-        is_other = of_others[mine.choice(outputs, scores)]
-        taken = best_of(mine.choice, mine.confidence, gold.iou)[1]
+        is_other = of_others[mine.taken]
+        taken = best_of(mine.taken, mine.confidence, gold.iou)[1]
         own = {o.teacher: np.nan_to_num(gold.iou[o]) for o in gold.iou if o.candidate == 0}
         names = np.array(gold.words("category"))
         rows = {name: np.flatnonzero(names == name) for name in np.unique(names)}
@@ -255,9 +255,9 @@ def transfers(sets: list[GoldSet], fitted: Mapping[str, Fitted]) -> Table:
         for judged in sets:
             if judged is source:
                 continue
-            confidence, iou = best_of(
-                fit_.choice, score_gold(calibrator, judged.gold), judged.gold.iou
-            )
+            told = score_gold(calibrator, judged.gold)
+            taken = taken_by(fit_.choice, told, judged.gold.categories)
+            confidence, iou = best_of(taken, told, judged.gold.iou)
             table.add_row(
                 source.name, judged.name, f"{iou.mean():.4f}",
                 f"{auroc(confidence, iou) or 0:.3f}", f"{calibration_error(confidence, iou):.4f}",

@@ -9,6 +9,7 @@ holds a few thousand numbers, no picture and no mask.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -30,8 +31,9 @@ def main() -> None:
     # What a category adds is known of these photos alone, and is nothing to go by elsewhere.
     heads = {name: without_categories(head) for name, head in fitted.heads.items()}
     prior = Calibrator(
-        heads=heads, choice=fitted.choice, chosen=fitted.chosen, certify_share=0.5,
-        figures=figures(fitted.choice, gold, fitted.confidence),
+        heads=heads, choice=replace(fitted.choice, bases={}), chosen=fitted.chosen,
+        certify_share=0.5,
+        figures=figures(fitted.choice, gold, fitted.confidence, fitted.taken),
         origin=f"maskmill's prior, fitted on {gold.num_boxes:,} masks of other photos",
     )  # fmt: skip
     FOLDER.mkdir(exist_ok=True)
@@ -62,8 +64,6 @@ def joined(sets: Sequence[GoldSet]) -> GoldBoxes:
 
 
 def without_categories(head):  # type: ignore[no-untyped-def]
-    from dataclasses import replace
-
     return replace(head, categories={})
 
 

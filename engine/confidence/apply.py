@@ -44,12 +44,18 @@ def score(calibrator: Calibrator, shard: ShardOutputs) -> Scores:
         )
         columns.append(np.where(shard.outputs[output].has_mask, expected, np.nan))
     values = np.stack(columns, 1) if columns else np.zeros((shard.num_rows, 0))
-    return scores_of(calibrator, outputs, values.astype(np.float32))
+    categories = shard.categories.combine_chunks().dictionary_encode()
+    return scores_of(calibrator, outputs, values.astype(np.float32), categories)
 
 
-def scores_of(calibrator: Calibrator, outputs: tuple[Output, ...], values: Floats) -> Scores:
-    """From the heads' [N, O] expected IoUs."""
-    taken = calibrator.choice(outputs, values)
+def scores_of(
+    calibrator: Calibrator,
+    outputs: tuple[Output, ...],
+    values: Floats,
+    categories: pa.DictionaryArray,
+) -> Scores:
+    """From the heads' [N, O] expected IoUs and the [N] boxes' categories."""
+    taken = calibrator.choice(outputs, values, categories)
     if not outputs:
         return Scores(outputs=outputs, values=values, taken=taken)
     best = values[np.arange(len(values)), taken]

@@ -19,7 +19,7 @@ from engine.confidence.apply import confidence_table, score, scores_of
 from engine.confidence.calibrator import Calibrator
 from engine.confidence.features import feature_names, read_shard
 from engine.confidence.figures import calibration_error, figures
-from engine.confidence.fit import best_of, fit
+from engine.confidence.fit import best_of, fit, taken_by
 from engine.confidence.gold import GoldBoxes, gold_table, read_gold
 from engine.confidence.importance import importance
 from engine.confidence.outputs import Floats, Output, teachers_of
@@ -191,8 +191,8 @@ def _fit(
         certify_share=config.certify_share,
         origin=f"fitted on {used.num_boxes:,} gold masks of this dataset",
     )
-    tables = [gold_table(fitted.choice, used, fitted.confidence)]
-    found = figures(fitted.choice, used, fitted.confidence)
+    tables = [gold_table(fitted.choice, used, fitted.confidence, fitted.taken)]
+    found = figures(fitted.choice, used, fitted.confidence, fitted.taken)
     if held_out.num_boxes:
         judged = score_gold(calibrator, held_out)
         tables.append(gold_table(fitted.choice, held_out, judged))
@@ -216,7 +216,7 @@ def score_gold(calibrator: Calibrator, gold: GoldBoxes) -> dict[Output, Floats]:
         expected = head.expected_iou(gold.features[output], shifts)
         columns.append(np.where(np.isfinite(gold.iou[output]), expected, np.nan))
     stacked = np.stack(columns, axis=1).astype(np.float32)
-    values = scores_of(calibrator, tuple(outputs), stacked).values
+    values = scores_of(calibrator, tuple(outputs), stacked, gold.categories).values
     return {output: values[:, number] for number, output in enumerate(outputs)}
 
 
@@ -241,7 +241,9 @@ def _transfer(
             heads=others.heads, choice=others.choice, chosen=others.chosen, certify_share=0
         )
         held_out = gold.where(is_mine)
-        best, iou = best_of(others.choice, score_gold(calibrator, held_out), held_out.iou)
+        told = score_gold(calibrator, held_out)
+        taken = taken_by(others.choice, told, held_out.categories)
+        best, iou = best_of(taken, told, held_out.iou)
         known = np.isfinite(best)
         found[name] = {
             "num_boxes": int(known.sum()),

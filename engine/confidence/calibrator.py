@@ -162,7 +162,10 @@ class Calibrator:
         about = {
             "format": FORMAT, "heads": heads, "certify_share": self.certify_share,
             "figures": dict(self.figures), "gold": self.gold, "origin": self.origin,
-            "choice": {"base": self.choice.base.name, "margin": self.choice.margin},
+            "choice": {
+                "base": self.choice.base.name, "margin": self.choice.margin,
+                "bases": {name: output.name for name, output in sorted(self.choice.bases.items())},
+            },
         }  # fmt: skip
         plain = {name: np.ascontiguousarray(value) for name, value in sorted(tensors.items())}
         return bytes(save_tensors(plain, {_KEY: canonical_json(about).decode()}))
@@ -255,7 +258,8 @@ def _curve(tensors: Mapping[str, Floats], name: str) -> Curve:
 
 
 def _choice(fields: Mapping[str, Any]) -> Choice:  # Any: JSON
-    return Choice(base=Output.of(fields["base"]), margin=float(fields["margin"]))
+    bases = {name: Output.of(output) for name, output in fields.get("bases", {}).items()}
+    return Choice(base=Output.of(fields["base"]), margin=float(fields["margin"]), bases=bases)
 
 
 def _short(value: object) -> str:

@@ -60,7 +60,7 @@ def choose_masks(dataset: Dataset, shard: str, policy: Policy, calibrator: Calib
     names = dataset.table(shard, schemas.BOXES, columns=["category"])["category"]
     categories = names.combine_chunks().dictionary_encode()
     size = len(categories)
-    outputs, taken, confidence = _taken(dataset, shard, policy, calibrator, size)
+    outputs, taken, confidence = _taken(dataset, shard, policy, calibrator, categories)
     reason = judge(
         _signals(dataset, shard, policy, outputs, taken, confidence), categories, policy
     )  # fmt: skip
@@ -77,8 +77,13 @@ def choose_masks(dataset: Dataset, shard: str, policy: Policy, calibrator: Calib
 
 
 def _taken(
-    dataset: Dataset, shard: str, policy: Policy, calibrator: Calibrator, size: int
+    dataset: Dataset,
+    shard: str,
+    policy: Policy,
+    calibrator: Calibrator,
+    categories: pa.DictionaryArray,
 ) -> tuple[tuple[Output, ...], Ints, Floats]:
+    size = len(categories)
     if not policy.teachers:
         return _taken_of_all(dataset, shard, size)
     table = aligned_table(dataset, shard, schemas.CONFIDENCE, size, columns=None)
@@ -87,7 +92,7 @@ def _taken(
     if not outputs:
         return (), np.full(size, -1, np.int64), np.full(size, np.nan, np.float32)
     values = np.stack([as_floats(table[output.name]) for output in outputs], axis=1)
-    taken = calibrator.choice(outputs, values)
+    taken = calibrator.choice(outputs, values, categories)
     confidence = values[np.arange(size), taken]
     return outputs, np.where(np.isfinite(confidence), taken, -1), confidence
 

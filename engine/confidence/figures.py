@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from engine.confidence.choice import Choice
-from engine.confidence.fit import best_of
+from engine.confidence.fit import best_of, taken_by
 from engine.confidence.gold import GoldBoxes
 from engine.confidence.outputs import Floats, Output
 
@@ -80,7 +81,10 @@ def reliability(confidence: Floats, iou: Floats) -> list[dict[str, float]]:
 
 
 def figures(
-    choice: Choice, gold: GoldBoxes, confidence: Mapping[Output, Floats]
+    choice: Choice,
+    gold: GoldBoxes,
+    confidence: Mapping[Output, Floats],
+    taken: NDArray[np.int64] | None = None,
 ) -> dict[str, Any]:  # Any: JSON
     """What is said of a calibrator: of the outputs that are taken, and of each teacher's own.
 
@@ -88,11 +92,15 @@ def figures(
         choice: which output of a box is taken.
         gold: M boxes.
         confidence: output -> [M], from calibrators that did not see the box's image.
+        taken: [M] its place among the sorted outputs, if not as `choice` has it.
     """
-    best, iou = best_of(choice, confidence, gold.iou)
+    if taken is None:
+        taken = taken_by(choice, confidence, gold.categories)
+    best, iou = best_of(taken, confidence, gold.iou)
     if not np.isfinite(best).all():  # drawn by teachers alone that have no head
         known = np.isfinite(best)
-        return figures(choice, gold.where(known), {o: v[known] for o, v in confidence.items()})
+        told = {output: values[known] for output, values in confidence.items()}
+        return figures(choice, gold.where(known), told, taken[known])
     oracle = np.fmax.reduce([gold.iou[output] for output in confidence])
     risk = risk_at_coverage(best, iou)
     places = [max(0, round(share * len(risk)) - 1) for share in _COVERAGES]

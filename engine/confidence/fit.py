@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from engine.confidence.calibrator import Curve, Head
@@ -39,12 +40,15 @@ class Fitted:
     Attributes:
         gold: the boxes that were used.
         heads, choice, chosen: as in Calibrator.
+        taken: [M] place, among the sorted outputs of `confidence`, of what a rule takes that did
+            not see the box's image.
         confidence: output -> [M] out of fold; NaN where the output is not there.
     """
 
     gold: GoldBoxes
     heads: Mapping[str, Head]
     choice: Choice
+    taken: Ints
     chosen: Curve
     confidence: Mapping[Output, Floats]
 
@@ -88,14 +92,15 @@ def fit(
         head, out_of_fold = _fit_head(rows, features[teacher], identities[teacher], seed)
         heads[teacher] = head
         confidence |= _spread(rows, out_of_fold, gold.num_boxes)
-    choice = fit_choice(confidence, gold.iou)
-    best, iou = best_of(choice, confidence, gold.iou)
+    taken = _cross_fitted_taken(gold, confidence, folds)
+    best, iou = best_of(taken, confidence, gold.iou)
     judged = _cross_fitted_curve(best, iou, folds)
     shift = judged - best
     return Fitted(
         gold=gold,
         heads=heads,
-        choice=choice,
+        choice=fit_choice(confidence, gold.iou, gold.categories),
+        taken=taken,
         chosen=fit_curve(best, iou),
         # All outputs of a box are moved as the one that is taken: it must stay the one.
         confidence={
@@ -117,16 +122,39 @@ def deal(images: Ints, seed: int) -> Ints:
     return folds
 
 
+def taken_by(
+    choice: Choice, confidence: Mapping[Output, Floats], categories: pa.DictionaryArray | None
+) -> Ints:
+    """[M] the place, among the sorted outputs, of the one that is taken for each box."""
+    outputs = sorted(confidence)
+    scores = np.stack([confidence[output] for output in outputs], axis=1)  # [M, O]
+    return choice(outputs, scores, categories)
+
+
 def best_of(
-    choice: Choice, confidence: Mapping[Output, Floats], iou: Mapping[Output, Floats]
+    taken: Ints, confidence: Mapping[Output, Floats], iou: Mapping[Output, Floats]
 ) -> tuple[Floats, Floats]:
     """[M] the confidence of the output that is taken for each box, and its IoU."""
     outputs = sorted(confidence)
     scores = np.stack([confidence[output] for output in outputs], axis=1)  # [M, O]
     ious = np.stack([iou[output] for output in outputs], axis=1)
-    best = choice(outputs, scores)
-    places = np.arange(len(best)), best
+    places = np.arange(len(taken)), taken
     return scores[places], ious[places]
+
+
+def _cross_fitted_taken(gold: GoldBoxes, confidence: Mapping[Output, Floats], folds: Ints) -> Ints:
+    """[M] see Fitted: each fold by the rule of the others."""
+    taken, categories = np.zeros(gold.num_boxes, np.int64), gold.categories
+    for fold in np.unique(folds):
+        mine = folds == fold
+        told, held_out = (
+            {output: values[rows] for output, values in confidence.items()}
+            for rows in (~mine, mine)
+        )
+        iou = {output: gold.iou[output][~mine] for output in confidence}
+        choice = fit_choice(told, iou, categories.filter(pa.array(~mine)))
+        taken[mine] = taken_by(choice, held_out, categories.filter(pa.array(mine)))
+    return taken
 
 
 def fit_curve(x: Floats, y: Floats) -> Curve:

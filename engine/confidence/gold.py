@@ -83,6 +83,11 @@ class GoldBoxes:
         words: list[str] = self.table[name].to_pylist()
         return words
 
+    @property
+    def categories(self) -> pa.DictionaryArray:
+        """[M] names."""
+        return self.table["category"].combine_chunks().dictionary_encode()
+
     def has_role(self, role: str) -> Bools:
         """[M] whether a box is for that."""
         return np.asarray(pc.equal(self.table["role"], role))
@@ -226,18 +231,24 @@ def _concat(parts: Sequence[GoldBoxes]) -> GoldBoxes:
 _OF_OUTPUTS = ("teacher", "candidate", "iou", "confidence", "chosen")
 
 
-def gold_table(choice: Choice, boxes: GoldBoxes, confidence: Mapping[Output, Floats]) -> pa.Table:
+def gold_table(
+    choice: Choice,
+    boxes: GoldBoxes,
+    confidence: Mapping[Output, Floats],
+    taken: NDArray[np.int64] | None = None,
+) -> pa.Table:
     """GOLD_SCHEMA rows, by box and then by output.
 
     Args:
         choice: which output of a box is taken.
         confidence: output -> [M] expected IoU; NaN where it is not known or not there.
+        taken: [M] its place among the sorted outputs, if not as `choice` has it.
     """
     outputs = sorted(confidence)
     scores = np.stack([confidence[output] for output in outputs], axis=1)  # [M, O]
     scores = np.where(np.stack([np.isfinite(boxes.iou[o]) for o in outputs], 1), scores, np.nan)
     box, column = np.nonzero(np.isfinite(scores))
-    best = choice(outputs, scores)
+    best = choice(outputs, scores, boxes.categories) if taken is None else taken
     ious = np.stack([boxes.iou[output] for output in outputs], axis=1)
     of_box = boxes.table.take(pa.array(box))
     columns = {name: of_box[name] for name in of_box.column_names}

@@ -55,7 +55,9 @@ def knowing(
         there = [dataset.manifest.get(shard, layer) for layer in layers]
         inputs = (*(cell.object_id for cell in there if cell), attached["calibrator"])
         outputs, values = true_ious(dataset, shard)
-        table = confidence_table(scores_of(calibrator, outputs, values))
+        names = dataset.table(shard, schemas.BOXES, columns=["category"])["category"]
+        categories = names.combine_chunks().dictionary_encode()
+        table = confidence_table(scores_of(calibrator, outputs, values, categories))
         cells.append(
             write_cell(
                 store, table, shard=shard, layer=schemas.CONFIDENCE, inputs=inputs,

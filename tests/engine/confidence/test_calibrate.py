@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from engine.confidence import priors
@@ -341,7 +342,8 @@ def test_all_outputs_of_a_box_move_with_the_one_that_is_taken(made: Dataset) -> 
     chosen = Curve(x=np.array([0, 1], np.float32), y=np.array([0, 0.5], np.float32))
     halved = replace(calibrator(made), chosen=chosen)
     values = np.array([[0.8, 0.1], [np.nan, 0.6], [np.nan, np.nan]], np.float32)
-    found = scores_of(halved, outputs, values)
+    categories = pa.array(["bag"] * 3).dictionary_encode()
+    found = scores_of(halved, outputs, values, categories)
     assert found.taken.tolist()[:2] == [0, 1]
     assert found.values[0].tolist() == pytest.approx([0.4, 0.0])
     assert found.values[1, 1] == pytest.approx(0.3)

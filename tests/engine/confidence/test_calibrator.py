@@ -47,7 +47,9 @@ def head(*, features: int = 3, nets: int = 2, hidden: int = 4, seed: int = 0) ->
 def calibrator(**fields: Any) -> Calibrator:
     made: dict[str, Any] = {
         "heads": {"a": head(), "b": head(features=5, seed=1)},
-        "choice": Choice(base=Output.of("a"), margin=0.05),
+        "choice": Choice(
+            base=Output.of("a"), margin=0.05, bases={"hat": Output.of("b.1")}
+        ),
         "chosen": Curve(x=floats(0, 1), y=floats(0.1, 0.95)), "certify_share": 0.5,
         "figures": {"auroc": 0.9, "by_source": {}}, "gold": "34cd" * 16, "origin": "of a test",
     }  # fmt: skip

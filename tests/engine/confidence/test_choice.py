@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -103,6 +104,30 @@ def test_the_base_is_the_best_own_choice_and_never_a_candidate() -> None:
     flat = np.full(50, 0.5, np.float32)
     iou = {A: flat, A1: flat + 0.4, B: flat + 0.1}
     assert fit_choice(dict.fromkeys(iou, flat), iou) == Choice(base=B, margin=NEVER)
+
+
+def test_a_category_has_a_base_of_its_own_where_another_teacher_is_surely_better() -> None:
+    rng, size = np.random.default_rng(5), 200
+    names = np.array(["person", "bag", "hat"]).repeat([60, 130, 10])
+    categories = pa.array(names.tolist()).dictionary_encode()
+    a = rng.uniform(0.7, 0.9, size)
+    b = a + np.where(names == "bag", -0.2, 0.02) + rng.normal(0, 0.03, size)
+    iou = {A: a.astype(np.float32), A1: (a - 0.3).astype(np.float32), B: b.astype(np.float32)}
+    confidence = {output: np.full(size, 0.8, np.float32) for output in iou}
+    found = fit_choice(confidence, iou, categories)
+    assert (found.base, found.bases) == (A, {"person": B})  # ten hats say nothing
+    values = np.full((size, 3), 0.8, np.float32)
+    assert found(OUTPUTS, values, categories).tolist() == np.where(names == "person", 2, 0).tolist()
+    assert found((A, A1), values[:, :2], categories).tolist() == [0] * size  # b is not asked for
+    assert fit_choice(confidence, iou).bases == {}
+
+
+def test_the_base_of_a_category_gives_way_like_any_other() -> None:
+    choice = Choice(base=A, margin=0.1, bases={"person": B})
+    categories = pa.array(["person", "person", "bag", "person"]).dictionary_encode()
+    values = np.array([[0.6, 0, 0.5], [0.7, 0, 0.5], [0.5, 0, 0.6], [0.5, 0.4, NAN]], np.float32)
+    assert choice(OUTPUTS, values, categories).tolist() == [2, 0, 0, 0]
+    assert len(choice(OUTPUTS, values[:0], categories[:0])) == 0
 
 
 @pytest.mark.parametrize("num_missing", [60, 140])

@@ -114,7 +114,12 @@ def test_a_perfect_and_a_reversed_ranking() -> None:
 def gold_of(iou: dict[str, list[float]]) -> GoldBoxes:
     size = len(next(iter(iou.values())))
     return GoldBoxes(
-        table=pa.table({"image_id": [f"image {number // 2}" for number in range(size)]}),
+        table=pa.table(
+            {
+                "image_id": [f"image {number // 2}" for number in range(size)],
+                "category": ["bag"] * size,
+            }
+        ),
         iou={Output.of(name): np.array(values, np.float32) for name, values in iou.items()},
         features={},
     )

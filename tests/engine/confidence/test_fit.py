@@ -201,7 +201,7 @@ def several() -> Fitted:
 
 
 def test_the_better_output_is_taken(several: Fitted) -> None:
-    _, iou = best_of(several.choice, several.confidence, several.gold.iou)
+    _, iou = best_of(several.taken, several.confidence, several.gold.iou)
     assert iou.mean() > 0.88
 
 
@@ -226,7 +226,7 @@ def test_what_is_taken_promises_no_more_than_it_holds(seed: int) -> None:
         for output, values in signals.items()
     }
     found = fitted(gold_of(iou, signals, np.arange(size)))
-    best, true = best_of(found.choice, found.confidence, found.gold.iou)
+    best, true = best_of(found.taken, found.confidence, found.gold.iou)
     assert abs(best.mean() - true.mean()) < 0.01  # 0.035 and 0.041 without the last curve
 
 
