@@ -80,12 +80,14 @@ def propose(
     from engine.confidence.proposal import propose as write
     from engine.confidence.proposed import ProposeConfig
     from manifests.dataset import Dataset
+    from manifests.prior import warn_of_prior
 
     config = ProposeConfig(count=count, num_certify=certify, certify_share=certify_share, seed=seed)
     options = ProposalOptions(
         format=cast(Format, format), masks=not boxes_only, overwrite=overwrite, image_url=image_url
     )
     dataset = Dataset.open(open_store(store), ref)
+    warn_of_prior(dataset)
     made = write(dataset, target, config=config, options=options, ref=ref)
     if not made.has_confidence:
         note(

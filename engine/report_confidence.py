@@ -10,7 +10,6 @@ from typing import Any
 import pyarrow as pa
 
 from engine.confidence.calibrator import Calibrator
-from engine.confidence.quality import PRIOR_NOTE
 from engine.policy import Policy
 from engine.report_confidence_charts import (
     Figures,
@@ -40,6 +39,7 @@ from engine.svg_frame import Svg
 from manifests import schemas
 from manifests.dataset import Dataset
 from manifests.history import newest
+from manifests.prior import PRIOR_NOTE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

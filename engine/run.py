@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from engine.confidence.agree import AgreeConfig, agree
 from engine.confidence.calibrate import CalibrateConfig, calibrate
 from engine.confidence.outputs import teachers_of
-from engine.confidence.quality import calibrator_notes, quality_sentences
+from engine.confidence.quality import quality_sentences
 from engine.driver import JobProgress
 from engine.filter import FilterConfig, check_layers, filter_masks
 from engine.ingest import ingest
@@ -34,6 +34,7 @@ from manifests.export import export
 from manifests.export_plan import ExportOptions, ExportSummary
 from manifests.history import newest
 from manifests.ledger import Ledger
+from manifests.prior import PRIOR_NOTE, is_by_prior
 from manifests.store import Store
 from manifests.writer import Writer
 from teachers import registry, weights
@@ -236,8 +237,8 @@ def run_calibrate(store: Store, config: CalibrateConfig, listener: Listener) -> 
         lambda: calibrate(store, config),
         lambda made: made.name == "calibrate",
     )
-    for text in calibrator_notes(Dataset.open(store, config.branch)):
-        listener.warn(text)
+    if is_by_prior(Dataset.open(store, config.branch)):
+        listener.warn(PRIOR_NOTE)
     return result
 
 

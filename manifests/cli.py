@@ -97,12 +97,14 @@ def export(
     from manifests.dataset import Dataset
     from manifests.export import export as write
     from manifests.export_plan import ExportOptions
+    from manifests.prior import warn_of_prior
 
     options = ExportOptions(
         layer=layer, polygons=polygons, images=images, overwrite=overwrite,
         include_quarantined=include_quarantined,
     )  # fmt: skip
     dataset = Dataset.open(open_store(store), ref)
+    warn_of_prior(dataset)
     summary = write(dataset, target, format=format, options=options, ref=ref)
     show(summary, as_json=as_json, human=lambda: print_export(summary))
 

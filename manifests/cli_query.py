@@ -84,12 +84,15 @@ def status(
     from manifests.cli import open_store
     from manifests.cli_status import print_status
     from manifests.dataset import Dataset
+    from manifests.prior import warn_of_prior
     from manifests.refs import Refs
     from manifests.status import status
 
     opened = open_store(store)
     branch = ref if ref in Refs(opened).branches() else ""
-    found = status(Dataset.open(opened, ref), branch=branch)
+    dataset = Dataset.open(opened, ref)
+    found = status(dataset, branch=branch)
+    warn_of_prior(dataset)
     show(found, as_json=as_json, human=lambda: print_status(found, ref=ref))
 
 

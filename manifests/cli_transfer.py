@@ -117,12 +117,14 @@ def checkout(
     from manifests.checkout import CheckoutOptions
     from manifests.checkout import checkout as write
     from manifests.dataset import Dataset
+    from manifests.prior import warn_of_prior
     from manifests.store import Store
 
     options = CheckoutOptions(
         layer=layer, include_quarantined=include_quarantined, images=not no_images, force=force
     )
     dataset = Dataset.open(Store(store), ref)
+    warn_of_prior(dataset)
     with _progress(as_json=as_json) as listener:
         summary = write(dataset, folder, options, ref=ref, listener=listener)
     show(summary, as_json=as_json, human=lambda: _print_checkout(summary))

@@ -12,12 +12,7 @@ from engine.confidence.certificate import Tested
 from engine.confidence.plan import Plan
 from engine.confidence.tally import NUM_BINS, Tally
 from engine.policy import Policy, Target
-from manifests.dataset import Dataset
-
-PRIOR_NOTE = (
-    "confidence comes from the prior that maskmill brings along, not from gold of this dataset: do "
-    "not rely on it before some gold says so ('maskmill gold propose')"
-)
+from manifests.prior import PRIOR_NOTE
 
 _MAX_CATEGORIES = 2_000
 """A commit is small: categories with fewest boxes are left out beyond so many."""
@@ -74,14 +69,6 @@ def quality_sentences(quality: Mapping[str, Any]) -> list[str]:  # Any: JSON
     )
     certificate = quality["certificate"]
     return [kept, *([f"certificate: {certificate['sentence']}"] if certificate else [])]
-
-
-def calibrator_notes(dataset: Dataset) -> list[str]:
-    """What nobody should miss about the confidence of a commit that `calibrate` made."""
-    object_id = (dataset.commit.attached or {}).get("calibrator")
-    if object_id is None or not Calibrator.load(dataset.store, object_id).is_prior:
-        return []
-    return [PRIOR_NOTE]
 
 
 def _certificate(target: Target | None, tested: Tested) -> dict[str, Any]:  # Any: JSON

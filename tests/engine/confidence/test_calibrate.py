@@ -18,7 +18,6 @@ from engine.confidence.features import feature_names
 from engine.confidence.gold import GOLD_SCHEMA, GoldBoxes, read_gold
 from engine.confidence.judge import calibrator_of
 from engine.confidence.outputs import Output
-from engine.confidence.quality import PRIOR_NOTE, calibrator_notes
 from engine.confidence.roles import role_of
 from engine.filter import FilterConfig, filter_masks
 from engine.policy import Policy, Target
@@ -26,6 +25,7 @@ from manifests import schemas
 from manifests.cells import read_table
 from manifests.dataset import Dataset
 from manifests.errors import InputError, NothingToCommitError
+from manifests.prior import is_by_prior
 from manifests.refs import Refs
 from manifests.store import Store
 from tests.engine.confidence.planted_masks import (
@@ -375,7 +375,7 @@ def test_without_gold_or_when_asked_for_the_prior_is_applied(asked: bool) -> Non
     assert found.is_prior
     assert set(found.heads) == {name}
     assert set(made.commit.attached or {}) == {"calibrator"}
-    assert calibrator_notes(made) == [PRIOR_NOTE]
+    assert is_by_prior(made)
     confidence = [row["confidence"] for row in rows_of(made, schemas.CONFIDENCE)]
     assert all(0 <= value <= 1 for value in confidence)
     assert len(confidence) == 20

@@ -15,14 +15,13 @@ from engine.confidence.certificate import GoldKept
 from engine.confidence.certificate import Tested as Outcome
 from engine.confidence.plan import Plan
 from engine.confidence.quality import (
-    PRIOR_NOTE,
-    calibrator_notes,
     quality_of,
     quality_sentences,
 )
 from engine.confidence.tally import NUM_BINS, Tally
 from engine.policy import Floor, Policy, Target, Weights
 from manifests.dataset import Dataset
+from manifests.prior import PRIOR_NOTE, is_by_prior
 from tests.engine.confidence.counted import chosen
 from tests.engine.confidence.known_confidence import knowing
 from tests.engine.confidence.planted_masks import Plan as Photos
@@ -151,5 +150,5 @@ def test_so_many_categories_that_a_commit_would_grow_large(
 def test_a_commit_of_calibrate_says_that_it_is_a_prior(is_prior: bool) -> None:
     plan = Photos(num_images=2, is_gold=lambda number: not is_prior)
     made = knowing(planted(memory("notes"), plan), is_prior=is_prior)
-    assert calibrator_notes(made) == ([PRIOR_NOTE] if is_prior else [])
-    assert calibrator_notes(Dataset(made.store, made.commit.parents[0])) == []
+    assert is_by_prior(made) == is_prior
+    assert not is_by_prior(Dataset(made.store, made.commit.parents[0]))
