@@ -21,7 +21,7 @@ from engine.ingest import ingest
 from engine.ingest_config import ImagePolicy, IngestConfig
 from engine.label import LabelConfig, label
 from engine.pool import PoolConfig
-from engine.settings import with_overrides
+from manifests.settings import with_overrides
 from engine.sources.protocol import SourceConfig
 from manifests import rle, schemas
 from manifests.dataset import Dataset, init

@@ -104,7 +104,7 @@ def ingest(
     from engine.ingest_config import ImagePolicy, IngestConfig
     from engine.progress import ProgressListener
     from engine.run import run_ingest
-    from engine.settings import from_mapping, with_overrides
+    from manifests.settings import from_mapping, with_overrides
     from engine.sources.protocol import SourceConfig
 
     opened = open_store(store)
@@ -160,7 +160,7 @@ def label(
     from engine.label import LabelConfig
     from engine.progress import ProgressListener
     from engine.run import available_teacher, config_for, run_label
-    from engine.settings import with_overrides
+    from manifests.settings import with_overrides
 
     opened = open_store(store)
     options = with_overrides({}, option or [], option="--option")

@@ -13,7 +13,7 @@ from engine.driver import DriverConfig
 from engine.ingest_config import ImagePolicy
 from engine.policy import Policy
 from engine.pool import PoolConfig
-from engine.settings import from_mapping, read_toml, with_overrides
+from manifests.settings import from_mapping, read_toml, with_overrides
 from engine.sources.protocol import SourceConfig
 from manifests.dataset import DEFAULT_BRANCH
 from manifests.errors import InputError

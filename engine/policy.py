@@ -36,7 +36,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from engine.settings import did_you_mean, from_mapping, read_toml, with_overrides
+from manifests.settings import did_you_mean, from_mapping, read_toml, with_overrides
 from manifests.errors import InputError
 from teachers.registry import ALIASES
 

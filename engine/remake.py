@@ -28,7 +28,7 @@ from engine.label import LabelConfig, draft_label
 from engine.pack import VERSION as INGEST_VERSION
 from engine.policy import Policy
 from engine.remake_history import remake_merge, remake_revert, remake_takedown
-from engine.settings import from_mapping
+from manifests.settings import from_mapping
 from engine.sources.protocol import PATH_OPTIONS, SourceConfig
 from manifests.dataset import operation
 from manifests.errors import InputError

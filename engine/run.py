@@ -23,7 +23,7 @@ from engine.ingest_config import IngestConfig
 from engine.job import ExportSettings, JobConfig, LabelSettings
 from engine.label import LabelConfig, label
 from engine.policy import Policy
-from engine.settings import did_you_mean
+from manifests.settings import did_you_mean
 from engine.sources.registry import FORMATS as SOURCE_FORMATS
 from manifests import schemas
 from manifests.commit import Commit, Operation

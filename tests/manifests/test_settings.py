@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import pytest
 
-from engine.settings import did_you_mean, from_mapping, read_toml, with_overrides
+from manifests.settings import did_you_mean, from_mapping, read_toml, with_overrides
 from manifests.errors import InputError, SourceSyntaxError
 
 

@@ -1,0 +1,1 @@
+"""From a commit to batches: rows, cached cells, augmentation, order, ranks."""

@@ -1,0 +1,1 @@
+"""From raw outputs to segments, and from segments to AP, PQ and mIoU."""

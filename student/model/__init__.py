@@ -1,0 +1,1 @@
+"""The network: backbone, segmentation encoder, mixed-query decoder."""

@@ -1,0 +1,1 @@
+"""Text encoders: category names and phrases to vectors."""

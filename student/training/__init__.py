@@ -1,0 +1,1 @@
+"""A training run: steps, schedule, averaging, checkpoints, logs, Ray Train."""
