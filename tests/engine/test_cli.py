@@ -133,7 +133,7 @@ def test_show_lists_every_rejected_row_as_json(filtered: Maskmill) -> None:
         (["ingest", "coco", ".", ".", "--policy", "min_sharp=1"], 3, "'min_sharpness'"),
         (["export", "koko", "out"], 3, "expected one of coco"),
         (["run", "nope.toml"], 3, "nope.toml"),
-        (["weights", "fetch", "nope"], 7, "known: mobile_sam"),
+        (["weights", "fetch", "nope"], 7, "known: minilm, minilm_tokenizer, mobile_sam"),
         (["shwo"], 2, "did you mean 'show'"),
         (["show", "--rejetcs"], 2, "--rejects"),
         (["label"], 2, "missing argument"),
