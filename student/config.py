@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -297,6 +298,32 @@ class TrainConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LogConfig:
+    """Where a run is logged besides its own folder, which always has the numbers as JSON lines.
+
+    Attributes:
+        tensorboard: a folder for TensorBoard; the run gets one of its own in it. Empty: none.
+        mlflow: an MLflow tracking URI; empty: none. User and password come from
+            `$MLFLOW_TRACKING_USERNAME` and `$MLFLOW_TRACKING_PASSWORD`.
+        experiment: of MLflow.
+    """
+
+    tensorboard: str = ""
+    mlflow: str = ""
+    experiment: str = "maskmill"
+
+    def __post_init__(self) -> None:
+        if "@" in urlsplit(self.mlflow).netloc:
+            # The configuration is kept in every checkpoint, for all who can read the store.
+            raise InputError(
+                "log.mlflow: expected a URI without user and password, got one with; put them into "
+                "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD in the environment"
+            )
+        if not self.experiment:
+            raise InputError("log.experiment: expected a name, got an empty one")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelConfig:
     """All that decides the network's shape: a checkpoint fits exactly one of these."""
 
@@ -315,6 +342,7 @@ class StudentConfig:
     loss: LossConfig = field(default_factory=LossConfig)
     data: DataConfig = field(default_factory=DataConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    log: LogConfig = field(default_factory=LogConfig)
 
 
 def load_config(
