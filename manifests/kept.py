@@ -146,7 +146,7 @@ def _kept_shard(dataset: Dataset, shard: str, options: KeptOptions) -> KeptShard
         nothing = KEPT_SCHEMA.empty_table()
         return KeptShard(shard=shard, images=images, annotations=nothing, skipped={})
     boxes = dataset.table(shard, BOXES)
-    choice = _choose(dataset, shard, boxes, options)
+    choice = choose(dataset, shard, boxes, options)
     on_image = _is_in(boxes["image_row"], images["image_row"])
     wanted = choice.wanted & on_image
     reasons = np.where(on_image, choice.reasons, IMAGE_QUARANTINED)[~wanted]
@@ -159,7 +159,17 @@ def _kept_shard(dataset: Dataset, shard: str, options: KeptOptions) -> KeptShard
     )
 
 
-def _choose(dataset: Dataset, shard: str, boxes: pa.Table, options: KeptOptions) -> Choice:
+def choose(dataset: Dataset, shard: str, boxes: pa.Table, options: KeptOptions) -> Choice:
+    """Whose mask each of a shard's boxes has, without reading masks.
+
+    Args:
+        boxes: the shard's `boxes`; of its columns `is_crowd` and `is_group_of` are needed, if
+            crowds are asked for.
+        options: of it `layer` and `boxes_only_crowds`.
+
+    Raises:
+        RefError, ObjectDamagedError: as `kept_shards`.
+    """
     if options.layer == BOXES:
         return _choose_every_box(boxes.num_rows)
     choice = (
