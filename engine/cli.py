@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -35,6 +36,7 @@ from manifests.console import (
     say,
     show,
 )
+from student import cli as student_cli
 
 if TYPE_CHECKING:
     from engine.run import StepResult
@@ -104,8 +106,8 @@ def ingest(
     from engine.ingest_config import ImagePolicy, IngestConfig
     from engine.progress import ProgressListener
     from engine.run import run_ingest
-    from manifests.settings import from_mapping, with_overrides
     from engine.sources.protocol import SourceConfig
+    from manifests.settings import from_mapping, with_overrides
 
     opened = open_store(store)
     rules = with_overrides({}, policy or [], option="--policy")
@@ -294,11 +296,21 @@ manifests_cli.mount(
     *("branch", "tag", "merge", "revert", "reset", "rm"),
     *("clone", "push", "pull", "gc"),
 )
+
+
+def _ray_session(address: str) -> AbstractContextManager[None]:
+    """Handed to the student, which does not know the engine; Ray is imported when it is entered."""
+    from engine.ray_session import ray_session
+
+    return ray_session(address)
+
+
 for module in (cli_confidence, cli_diff, cli_fsck, cli_reproduce):
     for name, (command, epilog) in module.COMMANDS.items():
         app.command(name, epilog=epilog)(command)
 cli_gold.mount(app)
 cli_teachers.mount(app)
+student_cli.mount(app, session=_ray_session)
 
 
 @app.command("demo-photos", hidden=True, epilog=examples("maskmill demo-photos demo-out/photos"))

@@ -1,0 +1,178 @@
+"""Training a student on a commit, top to bottom.
+
+    ref ──resolved once──▶ data and texts, checked ──▶ a new run, or where this one was stopped
+        ──▶ workers (student/training/worker.py): in this process, or N of them under Ray Train
+        ──▶ checkpoints on the branch models/<name>
+
+Run again after any interruption, it goes on from its last checkpoint; done, it does nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager, closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import platformdirs
+import torch
+
+from manifests import layout
+from manifests.errors import InputError
+from manifests.refs import Refs
+from manifests.store import Store
+from student.checkpoint import DataVersion, Lineage, branch_of
+from student.config import StudentConfig, config_values
+from student.data.order import World
+from student.data.training_data import TrainingData
+from student.text.encoder import build_text_encoder
+from student.text.table import TextTable
+from student.training.run_observers import RunLogs, RunObserver
+from student.training.run_start import RunStart, find_start
+from student.training.worker import TrainJob, WorkerOutcome, work
+
+RaySession = Callable[[str], AbstractContextManager[None]]
+"""From the address of a cluster ("": a local Ray) to a connection for the length of a block."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainOptions:
+    """Where and how a training runs; what comes of it depends on none of these.
+
+    Attributes:
+        inline: one worker, in this process, without Ray.
+        restart: begin anew although there are checkpoints under this name.
+        ray_address: of a cluster; empty: a local Ray.
+        run_folder: for logs; empty: in the user's cache folder for maskmill.
+        is_quiet: no progress bar.
+    """
+
+    inline: bool = False
+    restart: bool = False
+    ray_address: str = ""
+    run_folder: str = ""
+    is_quiet: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainResult:
+    """What came of a training.
+
+    Attributes:
+        name, branch: the student's, and that of its checkpoints.
+        commit_id: the last checkpoint.
+        steps, steps_now: optimiser steps in all, and those of this command.
+        first_step: where this command began.
+        images_per_s: of all workers.
+        waited_share: share of the time in which the first worker waited for data.
+        loss: mean of the last steps; None: no step was taken.
+        run_folder: where the logs are.
+    """
+
+    name: str
+    branch: str
+    commit_id: str
+    steps: int
+    steps_now: int
+    first_step: int
+    images_per_s: float
+    waited_share: float
+    loss: float | None
+    run_folder: str
+
+
+def train(
+    store: Store,
+    ref: str,
+    config: StudentConfig,
+    *,
+    options: TrainOptions = TrainOptions(),
+    session: RaySession | None = None,
+    observer: RunObserver | None = None,
+) -> TrainResult:
+    """Trains, or goes on with, the student `config.name`.
+
+    Args:
+        store: where the data are, and where the checkpoints go.
+        ref: what to train on; resolved once.
+        config: what to train.
+        options: where and how.
+        session: how to reach Ray; None: only `inline`.
+        observer: is told how it goes, instead of the logs in the run's folder.
+
+    Raises:
+        RefError: no such ref.
+        InputError: data, texts or settings that cannot be trained with, or a name that is taken.
+        WeightsError: weights of the backbone or the text encoder are not to be had.
+        StoreError: the store cannot be reached.
+        JobError: a worker was lost too often, or a loss was not finite.
+    """
+    store.check_is_store()
+    _check(config, store, options)
+    home = Refs(store).resolve(ref)
+    data = TrainingData.open(store, home, config.data)
+    lineage = _lineage(store, home, data, config)
+    start = find_start(store, lineage, name=config.name, restart=options.restart)
+    folder = _run_folder(config.name, options)
+    job = TrainJob(store=store, data=data, config=config, lineage=start.lineage, run_folder=folder)
+    if start.newest and start.newest.lineage.step >= config.train.steps:
+        return _result(config, start, folder, None)
+    folder.mkdir(parents=True, exist_ok=True)
+    logs = RunLogs(config, folder=folder, run=start.lineage.run, is_quiet=options.is_quiet)
+    with closing(logs):
+        if options.inline:
+            outcome = work(job, world=World(), device=_device(), observer=observer or logs)
+        else:
+            raise InputError("train: expected --inline")
+    return _result(config, start, folder, outcome)
+
+
+def _check(config: StudentConfig, store: Store, options: TrainOptions) -> None:
+    """What can be seen to be wrong before anything is read."""
+    layout.check_ref_name(branch_of(config.name))
+    batch, workers = config.train.batch, config.train.workers
+    if options.inline and workers > 1:
+        raise InputError(f"--inline has one worker, got train.workers {workers}; leave one out")
+    World(rank=0, size=workers).share(batch)
+
+
+def _lineage(store: Store, home: str, data: TrainingData, config: StudentConfig) -> Lineage:
+    """What the checkpoints will say; the run is named later."""
+    texts = TextTable(build_text_encoder(config.model.text), config.model.text.template)
+    texts.vectors(data.categories)  # raises for categories without text
+    versions = [DataVersion(store=store.url, commit=home)]
+    versions += [DataVersion(store=url, commit=commit_id) for url, commit_id in data.commits]
+    return Lineage(
+        student=config_values(config), step=0, run="", parent=None,
+        data=tuple(dict.fromkeys(versions)), categories=tuple(data.categories),
+        text=dict(texts.identity),
+    )  # fmt: skip
+
+
+def _run_folder(name: str, options: TrainOptions) -> Path:
+    if options.run_folder:
+        return Path(options.run_folder).absolute()
+    root = os.environ.get("MASKMILL_CACHE") or platformdirs.user_cache_dir("maskmill")
+    return Path(root).absolute() / "runs" / name
+
+
+def _device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _result(
+    config: StudentConfig, start: RunStart, folder: Path, outcome: WorkerOutcome | None
+) -> TrainResult:
+    first_step = start.newest.lineage.step if start.newest else 0
+    was_at = start.newest.commit_id if start.newest else ""
+    return TrainResult(
+        name=config.name, branch=branch_of(config.name), first_step=first_step,
+        commit_id=outcome.commit_id if outcome else was_at,
+        steps=outcome.steps if outcome else first_step,
+        steps_now=outcome.steps_now if outcome else 0,
+        images_per_s=outcome.images_per_s if outcome else 0.0,
+        waited_share=outcome.waited_share if outcome else 0.0,
+        loss=outcome.loss if outcome else None,
+        run_folder=str(folder),
+    )  # fmt: skip
