@@ -63,10 +63,10 @@ class ImageOutput:
 def image_output(output: SegmenterOutput, index: int, frame: Frame) -> ImageOutput:
     """One image of a batch, as the last decoder layer has it."""
     last, one = output.last, slice(index, index + 1)
-    masks = mask_logits(last.mask_embeddings[one], output.pixel_embeddings[one])
+    masks = mask_logits(last.mask_embeddings[one].float(), output.pixel_embeddings[one].float())
     return ImageOutput(
         scores=last.class_logits[index].detach().float().sigmoid(),
         boxes_cxcywh=last.boxes_cxcywh[index].detach().float(),
-        mask_logits=masks[0].detach().float(),
+        mask_logits=masks[0].detach(),
         frame=frame,
     )

@@ -55,10 +55,7 @@ class ConfusionMatrix:
         Raises:
             InputError: the maps differ in size.
         """
-        _check_sizes(truth, found)
-        is_judged = truth != VOID
-        if unjudged:
-            is_judged &= (truth != NOTHING) | ~np.isin(found, list(unjudged))
+        is_judged = _judged(truth, found, unjudged)
         size = len(self.counts)
         # NOTHING is -1, which is the last row and column.
         rows, columns = truth[is_judged] % size, found[is_judged] % size
@@ -102,14 +99,16 @@ class ForegroundQuality:
     mean_iou: float | None
 
 
-def foreground_pixels(truth: LabelMap, found: NDArray[np.bool_]) -> ForegroundPixels:
-    """One image: [H, W] labels, of which all but NOTHING and VOID are foreground, and [H, W] bool.
+def foreground_pixels(
+    truth: LabelMap, found: LabelMap, *, unjudged: frozenset[int] = frozenset()
+) -> ForegroundPixels:
+    """One image by [H, W] labels, of which all but NOTHING and VOID are foreground; see `add`.
 
     Raises:
         InputError: they differ in size.
     """
-    _check_sizes(truth, found)
-    is_true, is_found = truth >= 0, found & (truth != VOID)
+    is_judged = _judged(truth, found, unjudged)
+    is_true, is_found = (truth >= 0) & is_judged, (found >= 0) & is_judged
     return ForegroundPixels(
         both=int(np.count_nonzero(is_true & is_found)),
         either=int(np.count_nonzero(is_true | is_found)),
@@ -126,6 +125,11 @@ def foreground_quality(images: Sequence[ForegroundPixels]) -> ForegroundQuality:
     )
 
 
-def _check_sizes(truth: LabelMap, found: NDArray[np.generic]) -> None:
+def _judged(truth: LabelMap, found: LabelMap, unjudged: frozenset[int]) -> NDArray[np.bool_]:
+    """[H, W] neither VOID, nor of an unjudged category where nobody labelled."""
     if truth.shape != found.shape:
         raise InputError(f"labels: expected a map of {truth.shape}, got {found.shape}")
+    is_judged: NDArray[np.bool_] = truth != VOID
+    if unjudged:
+        is_judged &= (truth != NOTHING) | ~np.isin(found, list(unjudged))
+    return is_judged

@@ -82,16 +82,17 @@ def test_what_is_not_judged_is_no_error_where_nobody_labelled() -> None:
 
 def test_foreground_is_whatever_has_a_category() -> None:
     truth = _labels([0, 1, -1, -1, -2])
-    one = foreground_pixels(truth, np.array([[True, False, True, False, True]]))
+    one = foreground_pixels(truth, _labels([1, -1, 0, -1, 0]))
     assert (one.both, one.either) == (1, 3)
-    empty = foreground_pixels(_labels([-1, -1]), np.zeros((1, 2), dtype=bool))
+    empty = foreground_pixels(_labels([-1, -1]), _labels([-1, -1]))
     quality = foreground_quality([one, empty])
     assert quality.iou == pytest.approx(1 / 3)
     assert quality.mean_iou == pytest.approx((1 / 3 + 1) / 2)
-    perfect = foreground_pixels(truth, truth >= 0)
-    assert foreground_quality([perfect]).iou == 1
-    assert foreground_quality([foreground_pixels(truth, truth > 9)]).iou == 0
+    assert foreground_quality([foreground_pixels(truth, truth)]).iou == 1
+    assert foreground_quality([foreground_pixels(truth, np.full_like(truth, NOTHING))]).iou == 0
     assert foreground_quality([]).iou is None
+    kind = foreground_pixels(truth, _labels([1, -1, 0, -1, 0]), unjudged=frozenset({0}))
+    assert (kind.both, kind.either) == (1, 2)
 
 
 def test_refuses_another_size() -> None:
