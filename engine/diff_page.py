@@ -8,10 +8,10 @@ from itertools import zip_longest
 from pathlib import Path
 
 from engine.diff_views import ExampleView, example_views
-from engine.html_page import NONE, PictureQuality, render, smallest_needed, write_page
 from manifests.dataset import Dataset
 from manifests.diff_result import DROPPED, KEPT, OTHER_MASK, DatasetDiff, Example
 from manifests.errors import InputError
+from manifests.html_page import NONE, PictureQuality, render, smallest_needed, write_page
 from manifests.schemas import VERDICTS
 
 # The first that brings the page under its limit is taken; then examples are left out.
@@ -22,6 +22,7 @@ _QUALITIES = (
 )
 _FLIPS = (DROPPED, KEPT, OTHER_MASK)
 _MAX_ROWS = 200
+_TEMPLATES = Path(__file__).parent / "templates"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +70,8 @@ def write_diff_page(
     def page_of(views: Sequence[ExampleView]) -> bytes:
         masks = [view for view in views if view.teacher is not None]
         flips = [view for view in views if view.teacher is None]
-        return render("diff.html", _FILTERS, {**fixed, "mask_views": masks, "flip_views": flips})
+        shown = {**fixed, "mask_views": masks, "flip_views": flips}
+        return render("diff.html", _FILTERS, shown, folder=_TEMPLATES)
 
     page, num_pictures = smallest_needed(
         _QUALITIES,

@@ -12,13 +12,13 @@ import pyarrow.compute as pc
 
 from engine.decode import ImageRejectedError, ImageRgb, decode_stored
 from engine.diff_pictures import Drawn, draw_change
-from engine.html_page import PictureQuality
 from engine.overlay import encode_jpeg
 from engine.report_rows import DROPPED, KEPT, judged_rows
 from manifests import rle, schemas
 from manifests.dataset import Dataset
 from manifests.diff_result import Example
 from manifests.errors import ObjectDamagedError, ObjectMissingError
+from manifests.html_page import PictureQuality
 from manifests.image_tar import STREAM_COLUMNS
 
 Row = dict[str, Any]  # Any: one value of each column

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.html_page import NONE, PictureQuality, render, smallest_needed, write_page
 from engine.report_confidence import ConfidenceView, confidence_view
 from engine.report_photos import PhotoView, photo_views
 from engine.report_sheets import SHEET_COLOURS, SHEETS, TileView, tile_views
@@ -17,6 +16,7 @@ from manifests.commit import Commit
 from manifests.dataset import Dataset
 from manifests.errors import InputError
 from manifests.history import HistoryEntry
+from manifests.html_page import NONE, PictureQuality, render, smallest_needed, write_page
 from manifests.rejects import rejects_table
 from manifests.stats import stats
 
@@ -31,6 +31,7 @@ _MAX_THUMBNAILS = 24
 _MAX_REJECTS = 200
 _MAX_STEPS = 100
 _MAX_CATEGORIES = 400
+_TEMPLATES = Path(__file__).parent / "templates"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +108,7 @@ def write_report(dataset: Dataset, target: Path, *, options: ReportOptions) -> R
         photos = [view for view in views if isinstance(view, PhotoView)]
         num_photos = len(photos)
         shown = {"photos": photos, "sheets": _sheets(views)}
-        return render("report.html", _FILTERS, {**fixed, **shown})
+        return render("report.html", _FILTERS, {**fixed, **shown}, folder=_TEMPLATES)
 
     page, _ = smallest_needed(
         _QUALITIES,

@@ -13,7 +13,6 @@ import pyarrow as pa
 from engine.confidence.outputs import Output, read_outputs
 from engine.contact_sheet import Outline, draw_crop
 from engine.decode import ImageRejectedError, ImageRgb, decode_stored
-from engine.html_page import PictureQuality
 from engine.overlay import PALETTE, RED, Colour, encode_jpeg
 from engine.report_confidence_survey import (
     BEST_DROPPED,
@@ -25,6 +24,7 @@ from engine.report_confidence_survey import (
 from engine.report_rows import DROPPED
 from manifests import rle, schemas
 from manifests.dataset import Dataset
+from manifests.html_page import PictureQuality
 from manifests.image_tar import STREAM_COLUMNS
 from manifests.kept_masks import aligned_table
 

@@ -28,12 +28,17 @@ def render(
     template: str,
     filters: Mapping[str, Callable[..., object]],
     values: Mapping[str, Any],  # Any: whatever the template reads
+    *,
+    folder: Path,
 ) -> bytes:
-    """A template of engine/templates as UTF-8; `count` is always among the filters."""
+    """A template of a folder as UTF-8.
+
+    It may include `style.html`, the look of all pages. `count` is always among the filters.
+    """
     import jinja2
 
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        loader=jinja2.FileSystemLoader([folder, Path(__file__).parent / "templates"]),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
