@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from engine import cli_confidence, cli_diff, cli_fsck, cli_gold, cli_reproduce, cli_teachers
+from engine import (
+    cli_confidence,
+    cli_diff,
+    cli_fsck,
+    cli_gold,
+    cli_predict,
+    cli_reproduce,
+    cli_teachers,
+)
 from engine.cli_pool import (
     CpusOption,
     GpusOption,
@@ -311,6 +319,7 @@ for module in (cli_confidence, cli_diff, cli_fsck, cli_reproduce):
 cli_gold.mount(app)
 cli_teachers.mount(app)
 student_cli.mount(app, session=_ray_session)
+app.command(epilog=cli_predict.EPILOG)(cli_predict.predict)
 
 
 @app.command("demo-photos", hidden=True, epilog=examples("maskmill demo-photos demo-out/photos"))

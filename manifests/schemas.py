@@ -225,3 +225,31 @@ REMOVED_SCHEMA = pa.schema(
     ]
 )
 """One row for every image that was taken down; a commit's table holds its whole history's."""
+
+PREDICTIONS_SCHEMA = pa.schema(
+    [
+        # As asked for, below the root.
+        pa.field("file_name", pa.string(), nullable=False),
+        pa.field("height", pa.int32()),
+        pa.field("width", pa.int32()),
+        # A ledger word for an image that could not be read; null: it was predicted.
+        pa.field("reason", pa.string()),
+        pa.field(
+            "segments",
+            pa.list_(
+                pa.struct(
+                    [
+                        pa.field("text", pa.string(), nullable=False),
+                        pa.field("score", pa.float32(), nullable=False),
+                        pa.field("box_xyxy", pa.list_(pa.float32(), 4), nullable=False),
+                        pa.field("counts", pa.binary(), nullable=False),
+                        # "learnable" or "conditional".
+                        pa.field("query", pa.string(), nullable=False),
+                    ]
+                )
+            ),
+            nullable=False,
+        ),
+    ]
+)
+"""One row for every photo that `maskmill predict` was given, in that order."""
