@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.overlay import Colour, ImageRgb
 from manifests import rle
+from teachers.overlay import Colour, ImageRgb
 
 _MARGIN = 0.22
 """Room around a box, as a share of its longer side."""

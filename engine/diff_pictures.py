@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.overlay import PALETTE, RED, Colour, ImageRgb
 from manifests import rle
+from teachers.overlay import PALETTE, RED, Colour, ImageRgb
 
 Mask = NDArray[np.uint8]
 Corners = tuple[int, int, int, int]

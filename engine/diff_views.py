@@ -12,7 +12,6 @@ import pyarrow.compute as pc
 
 from engine.decode import ImageRejectedError, ImageRgb, decode_stored
 from engine.diff_pictures import Drawn, draw_change
-from engine.overlay import encode_jpeg
 from engine.report_rows import DROPPED, KEPT, judged_rows
 from manifests import rle, schemas
 from manifests.dataset import Dataset
@@ -20,6 +19,7 @@ from manifests.diff_result import Example
 from manifests.errors import ObjectDamagedError, ObjectMissingError
 from manifests.html_page import PictureQuality
 from manifests.image_tar import STREAM_COLUMNS
+from teachers.overlay import encode_jpeg
 
 Row = dict[str, Any]  # Any: one value of each column
 _PREFIX = schemas.masks_layer("")

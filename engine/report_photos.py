@@ -13,7 +13,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from engine.decode import ImageRejectedError, ImageRgb, decode_stored
-from engine.overlay import Mark, Style, colour_of, draw_marks, encode_jpeg
 from engine.report_confidence_rows import confidence_rows
 from engine.report_rows import DROPPED, KEPT, ROWS, UNJUDGED, judged_rows
 from engine.report_survey import PhotoRef
@@ -21,6 +20,7 @@ from manifests import schemas
 from manifests.dataset import Dataset
 from manifests.html_page import PictureQuality
 from manifests.image_tar import STREAM_COLUMNS
+from teachers.overlay import Mark, Style, colour_of, draw_marks, encode_jpeg
 
 Row = dict[str, Any]  # Any: one value of each column
 _INDEX_COLUMNS = ["file_name", "source", "height", "width", "quarantine", *STREAM_COLUMNS]

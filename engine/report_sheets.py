@@ -13,7 +13,6 @@ import pyarrow as pa
 from engine.confidence.outputs import Output, read_outputs
 from engine.contact_sheet import Outline, draw_crop
 from engine.decode import ImageRejectedError, ImageRgb, decode_stored
-from engine.overlay import PALETTE, RED, Colour, encode_jpeg
 from engine.report_confidence_survey import (
     BEST_DROPPED,
     BEST_KEPT,
@@ -27,6 +26,7 @@ from manifests.dataset import Dataset
 from manifests.html_page import PictureQuality
 from manifests.image_tar import STREAM_COLUMNS
 from manifests.kept_masks import aligned_table
+from teachers.overlay import PALETTE, RED, Colour, encode_jpeg
 
 OVERCONFIDENT = "overconfident"
 SHEETS = (BEST_KEPT, WORST_KEPT, BEST_DROPPED, DISAGREE, OVERCONFIDENT)

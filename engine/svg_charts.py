@@ -1,7 +1,7 @@
 """Charts as inline SVG: axes, ticks, a legend, and words for those who do not see them.
 
 No script and nothing fetched. Colours are CSS variables of `manifests/templates/style.html`, so
-that a chart is readable on a light page and on a dark one. Whatever comes from data is escaped here.
+that a chart can be read on a light page and on a dark one. What comes from data is escaped here.
 """
 
 from __future__ import annotations

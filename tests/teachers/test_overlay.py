@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from engine.overlay import PALETTE, RED, Mark, colour_of, draw_marks, encode_jpeg
 from manifests import rle
 from manifests.errors import InputError
+from teachers.overlay import PALETTE, RED, Mark, colour_of, draw_marks, encode_jpeg
 
 SIZE_HW = (60, 100)
 
