@@ -13,10 +13,10 @@ from engine.driver import DriverConfig
 from engine.ingest_config import ImagePolicy
 from engine.policy import Policy
 from engine.pool import PoolConfig
-from manifests.settings import from_mapping, read_toml, with_overrides
 from engine.sources.protocol import SourceConfig
 from manifests.dataset import DEFAULT_BRANCH
 from manifests.errors import InputError
+from manifests.settings import from_mapping, read_toml, with_overrides
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -36,8 +36,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from manifests.settings import did_you_mean, from_mapping, read_toml, with_overrides
 from manifests.errors import InputError
+from manifests.settings import did_you_mean, from_mapping, read_toml, with_overrides
 from teachers.registry import ALIASES
 
 _BUILT_IN = Path(__file__).parent / "policies"

@@ -28,7 +28,6 @@ from engine.label import LabelConfig, draft_label
 from engine.pack import VERSION as INGEST_VERSION
 from engine.policy import Policy
 from engine.remake_history import remake_merge, remake_revert, remake_takedown
-from manifests.settings import from_mapping
 from engine.sources.protocol import PATH_OPTIONS, SourceConfig
 from manifests.dataset import operation
 from manifests.errors import InputError
@@ -36,6 +35,7 @@ from manifests.ledger import Ledger
 from manifests.manifest import Manifest
 from manifests.merge_drafts import MERGE_VERSION, REVERT_VERSION
 from manifests.removed import Removals
+from manifests.settings import from_mapping
 from manifests.takedown import VERSION as TAKEDOWN_VERSION
 from manifests.writer import Draft
 from teachers.settings import Settings

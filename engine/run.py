@@ -23,7 +23,6 @@ from engine.ingest_config import IngestConfig
 from engine.job import ExportSettings, JobConfig, LabelSettings
 from engine.label import LabelConfig, label
 from engine.policy import Policy
-from manifests.settings import did_you_mean
 from engine.sources.registry import FORMATS as SOURCE_FORMATS
 from manifests import schemas
 from manifests.commit import Commit, Operation
@@ -35,6 +34,7 @@ from manifests.export_plan import ExportOptions, ExportSummary
 from manifests.history import newest
 from manifests.ledger import Ledger
 from manifests.prior import PRIOR_NOTE, is_by_prior
+from manifests.settings import did_you_mean
 from manifests.store import Store
 from manifests.writer import Writer
 from teachers import registry, weights
