@@ -21,11 +21,11 @@ from engine.ingest import ingest
 from engine.ingest_config import ImagePolicy, IngestConfig
 from engine.label import LabelConfig, label
 from engine.pool import PoolConfig
-from manifests.settings import with_overrides
 from engine.sources.protocol import SourceConfig
 from manifests import rle, schemas
 from manifests.dataset import Dataset, init
 from manifests.errors import NothingToCommitError
+from manifests.settings import with_overrides
 from manifests.store import Store
 from teachers import registry
 
