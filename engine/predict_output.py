@@ -19,11 +19,11 @@ import pyarrow.compute as pc
 
 from engine.decode import ImageRejectedError, read_upright
 from engine.image_root import ImageRoot, UnsafeNameError
-from engine.overlay import Mark, colour_of, draw_marks, encode_jpeg
 from engine.predict import PredictedRoot
 from engine.sources.files import transport_errors
 from manifests import rle
 from manifests.errors import StoreError
+from teachers.overlay import Mark, colour_of, draw_marks, encode_jpeg
 
 FILE = "predictions.json"
 _JPEG_QUALITY = 88

@@ -35,11 +35,11 @@ from engine.report_confidence_survey import (
     survey_confidence,
 )
 from engine.report_sheets import OVERCONFIDENT
-from engine.svg_frame import Svg
 from manifests import schemas
 from manifests.dataset import Dataset
 from manifests.history import newest
 from manifests.prior import PRIOR_NOTE
+from manifests.svg_frame import Svg
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ from engine.confidence.outputs import Floats
 from engine.report_confidence_gold import HeldOut
 from engine.report_confidence_survey import NUM_BINS, ConfidenceSurvey
 from engine.report_rows import DROPPED, KEPT, UNJUDGED
-from engine.svg_charts import (
+from manifests.svg_charts import (
     Band,
     Bar,
     Line,
@@ -23,7 +23,7 @@ from engine.svg_charts import (
     histogram,
     xy_chart,
 )
-from engine.svg_frame import Axis, Svg, nice_ticks
+from manifests.svg_frame import Axis, Svg, nice_ticks
 
 _MAX_POINTS = 160
 _MAX_FEATURES = 12

@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 import pytest
 
-from manifests.settings import did_you_mean, from_mapping, read_toml, with_overrides
 from manifests.errors import InputError, SourceSyntaxError
+from manifests.settings import did_you_mean, from_mapping, read_toml, with_overrides
 
 
 @dataclass(frozen=True, kw_only=True)
