@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import replace
 
 import pytest
 import torch
 
 from manifests.errors import InputError
-from student.config import LossConfig
-from student.losses.criterion import Criterion, Losses
+from student.losses.criterion import Criterion
 from student.losses.predicted import predicted_tensors
-from student.records import Batch, SegmenterOutput
+from tests.student.losses.scored import everything, losses_of
 from tests.student.losses.slow_criterion import flat_masked_targets, flat_output, slow_parts
 from tests.student.losses.synthetic import (
     CONFIG,
@@ -30,21 +28,6 @@ from tests.student.losses.synthetic import (
 PARTS = {
     "class", "box_l1", "box_giou", "mask_dice", "mask_bce", "auxiliary", "proposals", "denoising",
 }  # fmt: skip
-
-
-def losses_of(
-    output: SegmenterOutput, batch: Batch, config: LossConfig = CONFIG, *, num_targets: float = 4
-) -> Losses:
-    return Criterion(config)(output, batch, num_targets=num_targets, generator=seeded(7))
-
-
-def everything() -> SegmenterOutput:
-    """Three layers, proposals and noised queries of two images with 3 and 2 targets."""
-    rows = [[0, 1, 2, 0, 1, 2], [0, 1, -1, 0, 1, -1]]
-    return replace(
-        make_output(2, num_layers=3),
-        denoised=make_denoised(rows, [[True] * 3 + [False] * 3] * 2, num_layers=3),
-    )
 
 
 @pytest.mark.parametrize("use_weights", [True, False])
@@ -151,50 +134,6 @@ def test_one_pixel_masks_give_finite_gradients() -> None:
     losses_of(output, batch).total.backward()
     assert all(gradient(tensor).isfinite().all() for tensor in predicted_tensors(output))
     assert gradient(output.pixel_embeddings).any()
-
-
-def test_nan_is_named_counted_and_skipped(caplog: pytest.LogCaptureFixture) -> None:
-    output = everything()
-    batch = make_batch(make_targets(3), make_targets(2, seed=1))
-    assert output.denoised is not None
-    with torch.no_grad():
-        output.layers[1].class_logits[0, 1, 2] = torch.nan
-        output.layers[2].boxes_cxcywh[0, 0] = torch.inf
-    with caplog.at_level(logging.WARNING):
-        losses = losses_of(output, batch)
-    losses.total.backward()
-    assert losses.num_skipped == 1
-    assert [record.getMessage()[:16] for record in caplog.records] == ["image image-0: i"]
-    assert losses.total.isfinite()
-    for tensor in predicted_tensors(output):
-        assert gradient(tensor).isfinite().all()
-        assert not gradient(tensor)[0].any()
-        assert gradient(tensor)[1].any()
-
-
-def test_a_batch_of_nan_alone_teaches_nothing_and_does_not_crash() -> None:
-    output = everything()
-    with torch.no_grad():
-        output.pixel_embeddings.fill_(torch.nan)
-    losses = losses_of(output, make_batch(make_targets(3), make_targets(2, seed=1)))
-    losses.total.backward()
-    assert losses.num_skipped == 2
-    assert losses.total == 0
-    assert all(gradient(tensor).isfinite().all() for tensor in predicted_tensors(output))
-
-
-def test_a_skipped_image_changes_nothing_for_the_others() -> None:
-    batch = make_batch(flat_masked_targets(3, seed=0), flat_masked_targets(2, seed=1))
-    whole, broken = flat_output(everything()), flat_output(everything())
-    with torch.no_grad():
-        broken.last.mask_embeddings[0] = torch.nan
-    for output in (whole, broken):
-        losses_of(output, batch).total.backward()
-    for one, other in zip(predicted_tensors(whole), predicted_tensors(broken), strict=True):
-        expected, found = gradient(one)[1], gradient(other)[1]
-        if one is whole.pixel_embeddings:  # where the points lie differs, not what they say
-            expected, found = expected.sum((1, 2)), found.sum((1, 2))
-        torch.testing.assert_close(found, expected)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
