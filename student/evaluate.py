@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -71,9 +72,8 @@ def evaluate(
         ObjectMissingError, ObjectDamagedError: the store has lost something.
     """
     categories = tuple(category.name for category in dataset.commit.categories)
-    truth = HumanTruth(
-        dataset, categories, skip_images=options.skip_images, max_images=options.max_images
-    )
+    first, most = options.skip_images, options.max_images or sys.maxsize
+    truth = HumanTruth(dataset, categories, range(first, min(first + most, sys.maxsize)))
     judge = Judge(categories, segment_options(options, categories))
     vectors = student.texts.vectors(categories)  # [K, E]
     num_judged = 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,22 +62,19 @@ class HumanTruth:
     """Reads a commit's images that have human masks, in its order."""
 
     def __init__(
-        self, dataset: Dataset, categories: tuple[str, ...], *, skip_images: int, max_images: int
+        self, dataset: Dataset, categories: tuple[str, ...], places: Container[int]
     ) -> None:
         """Images are counted as they are for training: all that are not quarantined.
 
         Args:
             dataset: the commit.
             categories: names; their places are the categories' numbers.
-            skip_images: leave out the first so many.
-            max_images: of those that follow; 0: all.
+            places: which images, by how many come before each in the commit.
 
         Raises:
             InputError: nobody drew masks in this commit.
         """
-        self._dataset, self._categories = dataset, categories
-        self._first = skip_images
-        self._stop = skip_images + max_images if max_images else np.iinfo(np.int64).max
+        self._dataset, self._categories, self._places = dataset, categories, places
         self._place_of = {name: place for place, name in enumerate(categories)}
         self._counts = dict.fromkeys(LeftOut.__slots__, 0)
         if not any(cell.num_rows for cell in dataset.manifest.of_layer(MASKS_HUMAN)):
@@ -103,22 +100,20 @@ class HumanTruth:
         for shard in self._dataset.manifest.shards():
             index = self._dataset.table(shard, IMAGE_INDEX, columns=["quarantine"])
             num = index["quarantine"].null_count
-            if place + num > self._first and place < self._stop:
+            if any(one in self._places for one in range(place, place + num)):
                 self._counts["quarantined"] += index.num_rows - num
                 yield from self._of_shard(shard, place)
             place += num
 
     def _of_shard(self, shard: str, first: int) -> Iterator[TrueImage]:
         images = kept_images(self._dataset, shard)
-        places = np.arange(first, first + images.num_rows)
-        wanted = (places >= self._first) & (places < self._stop)
         rows_of = self._annotations(shard)
         entries = images.select(["image_id", "file_name", "height", "width", "image_row"])
         entries = entries.to_pylist()
         truths = {
             row: self._truth(rows_of.get(entry["image_row"], []), entry, shard)
             for row, entry in enumerate(entries)
-            if wanted[row]
+            if first + row in self._places
         }
         there = [row for row, truth in truths.items() if any(truth.counts)]
         self._counts["without_masks"] += len(truths) - len(there)
@@ -129,7 +124,7 @@ class HumanTruth:
             self._counts["boxes_without_mask"] += _num_without_mask(truth)
             yield TrueImage(
                 image_id=entries[row]["image_id"], file_name=entries[row]["file_name"],
-                place=int(places[row]), truth=truth, data=data,
+                place=first + row, truth=truth, data=data,
             )  # fmt: skip
 
     def _annotations(self, shard: str) -> dict[int, list[Row]]:
