@@ -17,6 +17,8 @@ from manifests.console import (
     say,
     show,
 )
+from student import cli_evaluate, cli_export
+from student.cli_curve import add_curve
 
 if TYPE_CHECKING:
     from student.train import TrainResult
@@ -40,6 +42,11 @@ def mount(app: typer.Typer, *, session: RaySession) -> None:
         app: the root.
         session: the root's way to reach Ray, which is not the student's to choose.
     """
+
+    for module in (cli_evaluate, cli_export):
+        for name, (command, epilog) in module.COMMANDS.items():
+            app.command(name, epilog=epilog)(command)
+    add_curve(app, session=session)
 
     @app.command(
         "train",

@@ -10,16 +10,16 @@ Run again after any interruption, it goes on from its last checkpoint; done, it 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from contextlib import AbstractContextManager, closing
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import platformdirs
 import torch
 
 from manifests import layout
-from manifests.errors import InputError
+from manifests.errors import InputError, JobInterruptedError
 from manifests.refs import Refs
 from manifests.store import Store
 from student.checkpoint import DataVersion, Lineage, branch_of
@@ -98,7 +98,7 @@ def train(
         ref: what to train on; resolved once.
         config: what to train.
         options: where and how.
-        session: how to reach Ray; None: only `inline`.
+        session: how to reach Ray; None: it is reached already.
         observer: is told how it goes, instead of the logs in the run's folder.
 
     Raises:
@@ -111,21 +111,45 @@ def train(
     store.check_is_store()
     _check(config, store, options)
     home = Refs(store).resolve(ref)
-    data = TrainingData.open(store, home, config.data)
+    here = _with_absolute_paths(config)
+    data = TrainingData.open(store, home, here.data)
     lineage = _lineage(store, home, data, config)
     start = find_start(store, lineage, name=config.name, restart=options.restart)
     folder = _run_folder(config.name, options)
-    job = TrainJob(store=store, data=data, config=config, lineage=start.lineage, run_folder=folder)
+    job = TrainJob(
+        store=store, data=data, config=here, lineage=start.lineage, begun_at=start.entry,
+        run_folder=folder,
+    )  # fmt: skip
     if start.newest and start.newest.lineage.step >= config.train.steps:
         return _result(config, start, folder, None)
     folder.mkdir(parents=True, exist_ok=True)
     logs = RunLogs(config, folder=folder, run=start.lineage.run, is_quiet=options.is_quiet)
     with closing(logs):
-        if options.inline:
-            outcome = work(job, world=World(), device=_device(), observer=observer or logs)
-        else:
-            raise InputError("train: expected --inline")
+        outcome = _outcome(job, options, session or _same_ray, observer or logs)
     return _result(config, start, folder, outcome)
+
+
+def _outcome(
+    job: TrainJob, options: TrainOptions, session: RaySession, observer: RunObserver
+) -> WorkerOutcome:
+    try:
+        if options.inline:
+            return work(job, world=World(), device=_device(), observer=observer)
+        with session(options.ray_address):
+            from student.training.ray_workers import train_on_ray  # seconds to import
+
+            return train_on_ray(job, observer=observer, may_grow=bool(options.ray_address))
+    except KeyboardInterrupt as error:
+        raise JobInterruptedError(
+            "stopped; run the same command again to go on from the last checkpoint of "
+            f"'{branch_of(job.config.name)}'"
+        ) from error
+
+
+@contextmanager
+def _same_ray(address: str) -> Iterator[None]:
+    """The Ray that this process is connected to already."""
+    yield
 
 
 def _check(config: StudentConfig, store: Store, options: TrainOptions) -> None:
@@ -148,6 +172,23 @@ def _lineage(store: Store, home: str, data: TrainingData, config: StudentConfig)
         data=tuple(dict.fromkeys(versions)), categories=tuple(data.categories),
         text=dict(texts.identity),
     )  # fmt: skip
+
+
+def _with_absolute_paths(config: StudentConfig) -> StudentConfig:
+    """Paths that mean the same in the working directory of a worker."""
+    backbone, text, data = config.model.backbone, config.model.text, config.data
+    model = replace(
+        config.model,
+        backbone=replace(backbone, weights=_absolute(backbone.weights)),
+        text=replace(text, weights=_absolute(text.weights)),
+    )
+    cache = str(Path(data.cache_folder).absolute()) if data.cache_folder else ""
+    return replace(config, model=model, data=replace(data, cache_folder=cache))
+
+
+def _absolute(weights: str) -> str:
+    """Of a path; a word that names weights is none."""
+    return str(Path(weights).absolute()) if weights and Path(weights).exists() else weights
 
 
 def _run_folder(name: str, options: TrainOptions) -> Path:

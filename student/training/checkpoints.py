@@ -44,13 +44,27 @@ class Checkpoints:
     """The checkpoints of one run on its branch; one worker writes them."""
 
     def __init__(
-        self, store: Store, lineage: Lineage, *, name: str, patience: Patience = Patience()
+        self,
+        store: Store,
+        lineage: Lineage,
+        *,
+        name: str,
+        begun_at: int = 0,
+        patience: Patience = Patience(),
     ) -> None:
-        """`lineage` is what all of them have in common; its `step` and `parent` do not count.
+        """
+        Args:
+            store: where they are.
+            lineage: what all of them have in common; its `step` and `parent` do not count.
+            name: the student's.
+            begun_at: entry of the branch's log at which the run began; 0: there was none.
+            patience: with the store.
 
         Raises:
             RefError, InputError: the branch has something else than checkpoints.
+            CommitConflictError: another run has moved the branch since.
         """
+        self._begun_at = begun_at
         self._store, self._lineage, self._branch = store, lineage, branch_of(name)
         self._refs, self._patience = Refs(store), patience
         self._entry, self.newest = patience.ask(self._look, what="looking for checkpoints")
@@ -59,8 +73,11 @@ class Checkpoints:
         """The branch's newest entry, and the run's newest checkpoint; None before its first."""
         entry = self._refs.head(self._branch)
         newest = parse_checkpoint(entry.commit, self._store) if entry else None
-        is_mine = newest is not None and newest.lineage.run == self._lineage.run
-        return entry, newest if is_mine else None
+        if newest and newest.lineage.run == self._lineage.run:
+            return entry, newest
+        if entry and entry.number != self._begun_at:
+            raise CommitConflictError(branch=self._branch, expected=None, found=entry.commit)
+        return entry, None
 
     def restore(self, trainee: Trainee) -> None:
         """Brings a trainee to where the newest checkpoint is; without one it is left as it is.

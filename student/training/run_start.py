@@ -24,10 +24,17 @@ _SHOWN = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunStart:
-    """A run's lineage, named, and its newest checkpoint; None: it has taken no step."""
+    """Where a run begins.
+
+    Attributes:
+        lineage: with the run's name.
+        newest: its newest checkpoint; None: it has taken no step.
+        entry: of the branch's log, at which it was found; 0: there was none.
+    """
 
     lineage: Lineage
     newest: Checkpoint | None
+    entry: int
 
 
 def find_start(store: Store, wanted: Lineage, *, name: str, restart: bool) -> RunStart:
@@ -43,15 +50,15 @@ def find_start(store: Store, wanted: Lineage, *, name: str, restart: bool) -> Ru
         InputError: the name is taken by another configuration, other data, or no student at all.
     """
     head = Refs(store).head(branch_of(name))
-    new = RunStart(lineage=replace(wanted, run=uuid.uuid4().hex), newest=None)
+    named = replace(wanted, run=uuid.uuid4().hex)
     if head is None:
-        return new
+        return RunStart(lineage=named, newest=None, entry=0)
     try:
         newest = parse_checkpoint(head.commit, store)
     except RefError as error:
         raise InputError(f"--name {name}: {error}; or take another --name") from error
     if restart:
-        return new
+        return RunStart(lineage=named, newest=None, entry=head.number)
     # As this version reads it: settings that came later have their defaults then.
     then = replace(newest.lineage, student=config_values(newest.config))
     differences = list(_differences(then, wanted))
@@ -62,7 +69,8 @@ def find_start(store: Store, wanted: Lineage, *, name: str, restart: bool) -> Ru
             f"{'; '.join(differences[:_SHOWN])}{more}; use another --name, or --restart to begin "
             "anew under this one"
         )
-    return RunStart(lineage=replace(wanted, run=newest.lineage.run), newest=newest)
+    lineage = replace(wanted, run=newest.lineage.run)
+    return RunStart(lineage=lineage, newest=newest, entry=head.number)
 
 
 def _differences(then: Lineage, now: Lineage) -> Iterator[str]:

@@ -41,6 +41,7 @@ class TrainJob:
         data: what to train on; its commits do not change.
         config: what to train.
         lineage: of the run, and so of its checkpoints.
+        begun_at: entry of the branch's log at which the run was found, or began.
         run_folder: for logs, and for a batch that stopped the run.
     """
 
@@ -48,6 +49,7 @@ class TrainJob:
     data: TrainingData
     config: StudentConfig
     lineage: Lineage
+    begun_at: int
     run_folder: Path
 
 
@@ -84,7 +86,7 @@ def work(
     """
     config, train = job.config, job.config.train
     texts = TextTable(build_text_encoder(config.model.text), config.model.text.template)
-    checkpoints = Checkpoints(job.store, job.lineage, name=config.name)
+    checkpoints = Checkpoints(job.store, job.lineage, name=config.name, begun_at=job.begun_at)
     trainee = _trainee(config, texts, device, is_new=checkpoints.newest is None)
     checkpoints.restore(trainee)
     stepper = Stepper(
