@@ -7,6 +7,8 @@ at a half and a quarter (Pillow: 1.93, 1.25 and 0.78 ms), the same pixels as Pil
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -49,13 +51,34 @@ def decode_view(data: bytes, view: View) -> ImageRgb:
         raise ObjectDamagedError(
             f"it decodes to {image.shape[1]} x {image.shape[0]} pixels, expected {width} x {height}"
         )
-    x0, y0, x1, y1 = view.window_xyxy
-    # Whole blocks; a window seen at half its size or less is not moved by a pixel of the canvas.
-    window = image[y0 // reduced : -(-y1 // reduced), x0 // reduced : -(-x1 // reduced)]
-    placed = scaled(window, view.placed_hw)  # type: ignore[arg-type]
     if reduced > 1:
-        placed = cv2.cvtColor(placed, cv2.COLOR_BGR2RGB)  # type: ignore[assignment]
+        return _warped(image, view, reduced)
+    x0, y0, x1, y1 = view.window_xyxy
+    placed = scaled(image[y0:y1, x0:x1], view.placed_hw)  # type: ignore[arg-type]
     return cv2.flip(placed, 1) if view.is_flipped else placed  # type: ignore[return-value]
+
+
+def _warped(image_bgr: Any, view: View, reduced: int) -> ImageRgb:  # Any: cv2's array
+    """[h, w, 3]: the window, whose edges may lie inside a pixel of the reduced image.
+
+    Linear: at most twice as many pixels become one, and reducing has taken out what is finer.
+    """
+    x0, y0, _, _ = view.window_xyxy
+    height, width = view.placed_hw
+    x_step, y_step = (1 / (reduced * scale) for scale in view.scale_xy)
+    left = width - 0.5 if view.is_flipped else 0.5
+    x_sign = -1 if view.is_flipped else 1
+    affine = np.array(
+        [
+            [x_sign * x_step, 0, x0 / reduced + left * x_step - 0.5],
+            [0, y_step, y0 / reduced + 0.5 * y_step - 0.5],
+        ]
+    )
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    warped = cv2.warpAffine(
+        image_bgr, affine, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE
+    )
+    return cv2.cvtColor(warped, cv2.COLOR_BGR2RGB)  # type: ignore[return-value]
 
 
 def scaled(image: ImageRgb, size_hw: tuple[int, int]) -> ImageRgb:

@@ -12,7 +12,6 @@ from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
-from itertools import groupby
 
 import numpy as np
 import torch
@@ -22,6 +21,7 @@ from manifests.errors import InputError, MaskmillError
 from student.config import StudentConfig
 from student.data.collate import collate
 from student.data.order import Order, World, rank_positions
+from student.data.parcel import Parcel, packed, unpacked
 from student.data.sample import training_sample
 from student.data.step_texts import StepTexts
 from student.data.training_data import TrainingData
@@ -46,10 +46,15 @@ class _Place:
 class _Made:
     """A micro-batch without its texts, or why there is none."""
 
-    step: int
-    batch: Batch | None = None
+    parcel: Parcel | Batch | None = None
     complaints: tuple[str, ...] = ()
     error: MaskmillError | None = None
+
+    def batch(self) -> Batch:
+        """The micro-batch. Raises what making it raised."""
+        if self.error is not None or self.parcel is None:
+            raise self.error or InputError("a loader process sent nothing")
+        return unpacked(self.parcel) if isinstance(self.parcel, Parcel) else self.parcel
 
 
 def step_batches(
@@ -79,28 +84,34 @@ def step_batches(
         raise InputError(
             f"data.workers: expected 0 for a store in memory, got {config.data.workers}"
         )
-    made = _in_processes if config.data.workers else _in_thread
     maker = _Maker(data, config, world)
-    complaints: Counter[str] = Counter()
-    names: tuple[str, ...] = ()
-    vectors = torch.empty(0, texts.dim)
+    made = _in_processes if config.data.workers else _in_thread
+    known: Counter[str] = Counter()
+    vectors = _Vectors(texts)
     with closing(made(maker, first_step, last_step)) as found:
-        for _, parts in groupby(found, key=lambda one: one.step):
-            batches = []
-            for one in parts:
-                if one.error is not None:
-                    raise one.error
-                if one.batch is None:
-                    continue
-                _tell(one.complaints, complaints)
-                if one.batch.names != names:
-                    names = one.batch.names
-                    vectors = texts.vectors(names)
-                batches.append(replace(one.batch, texts=vectors))
-            yield tuple(batches)
+        for _ in range(first_step, last_step):
+            parts = [next(found) for _ in range(maker.num_parts)]
+            for part in parts:
+                _tell(part.complaints, known)
+            yield tuple(vectors.added(part.batch()) for part in parts)
 
 
-class _Maker(Dataset[_Made]):
+class _Vectors:
+    """The texts' embeddings, looked up anew only where the texts change."""
+
+    def __init__(self, texts: TextTable) -> None:
+        self._texts = texts
+        self._names: tuple[str, ...] = ()
+        self._vectors = torch.empty(0, texts.dim)
+
+    def added(self, batch: Batch) -> Batch:
+        """The batch with its `texts`."""
+        if batch.names != self._names:
+            self._names, self._vectors = batch.names, self._texts.vectors(batch.names)
+        return replace(batch, texts=self._vectors)
+
+
+class _Maker:
     """Makes any micro-batch of a rank; goes to other processes as it is."""
 
     def __init__(self, data: TrainingData, config: StudentConfig, world: World) -> None:
@@ -113,19 +124,23 @@ class _Maker(Dataset[_Made]):
         """Processes to be used."""
         return self._config.data.workers
 
+    @property
+    def num_parts(self) -> int:
+        """Micro-batches of a step."""
+        num_images = self._world.share(self._config.train.batch)
+        return -(-num_images // self._config.train.micro_batch)
+
     def places(self, first_step: int, last_step: int) -> Iterator[_Place]:
         """All micro-batches of some steps, in order."""
-        num_images = self._world.share(self._config.train.batch)
-        num_parts = -(-num_images // self._config.train.micro_batch)
         for step in range(first_step, last_step):
-            for part in range(num_parts):
+            for part in range(self.num_parts):
                 yield _Place(step=step, part=part)
 
     def __getitem__(self, place: _Place) -> _Made:
         try:
             return self._make(place)
         except MaskmillError as error:  # raised where the batch is used, without a second process's
-            return _Made(step=place.step, error=error)  # traceback around it
+            return _Made(error=error)  # traceback around it
 
     def _make(self, place: _Place) -> _Made:
         train = self._config.train
@@ -142,13 +157,24 @@ class _Maker(Dataset[_Made]):
         ]
         batch = collate(samples, self._texts.at(place.step), self._data.categories)
         complaints = tuple(word for sample in samples for word in sample.complaints)
-        return _Made(step=place.step, batch=batch, complaints=complaints)
+        return _Made(parcel=batch, complaints=complaints)
+
+
+class _Sender(Dataset[_Made]):
+    """What makes micro-batches in another process."""
+
+    def __init__(self, maker: _Maker) -> None:
+        self._maker = maker
+
+    def __getitem__(self, place: _Place) -> _Made:
+        made = self._maker[place]
+        return replace(made, parcel=packed(made.batch())) if made.error is None else made
 
 
 def _in_processes(maker: _Maker, first_step: int, last_step: int) -> Generator[_Made, None, None]:
     """`spawn`, because a forked S3 client waits for answers that its parent gets."""
     loader = DataLoader(
-        maker,
+        _Sender(maker),
         batch_size=None,
         sampler=maker.places(first_step, last_step),
         num_workers=maker.num_workers,

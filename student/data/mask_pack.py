@@ -19,7 +19,7 @@ from manifests.kept_masks import gather_masks
 from manifests.schemas import BOXES, VERDICTS, masks_layer
 from student.data.arrow_file import read_arrow, write_arrow
 from student.data.cell_cache import CellCache
-from student.data.rows import chosen_rows
+from student.data.read_shard import chosen_rows
 
 _FORMAT = 1
 _MAX_OPEN = 256

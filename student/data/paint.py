@@ -21,7 +21,6 @@ from student.data.view import View
 
 Ints = NDArray[np.int64]
 Mask = NDArray[np.uint8]
-_FINER = 2
 _FULL = 254
 
 
@@ -58,10 +57,9 @@ def paint_masks(counts: pa.Array, view: View, canvases: Sequence[Mask]) -> list[
         widths=np.full(num, width),
     )
     grid = _Grid(view)
-    # [K, 2] sampling points before each run's end, of the mask alone.
-    sums = np.cumsum(runs.pairs.reshape(-1))
-    before = np.repeat(np.arange(num), np.diff(runs.first) * 2) * height * width
-    points = grid.points_before(np.minimum(sums - before, height * width))
+    sums = np.concatenate([[0], np.cumsum(runs.pairs.reshape(-1))])
+    before = np.repeat(sums[2 * runs.first[:-1]], 2 * np.diff(runs.first))  # of other masks
+    points = grid.points_before(sums[1:] - before)  # [2 * K] before each run's end
     painted = []
     for row in range(num):
         if fault := int(runs.faults[row]):
@@ -75,16 +73,17 @@ def paint_masks(counts: pa.Array, view: View, canvases: Sequence[Mask]) -> list[
 class _Grid:
     """Points of the image, at most one a pixel, numbered down columns and columns left to right.
 
-    Where the canvas is coarser than half the image there are two a pixel of the canvas and axis;
-    else every pixel of the window is one.
+    A pixel of the canvas has up to two along each axis, or four where there is a choice of many;
+    these are averaged to two. Where the canvas is finer, every pixel of the window is one.
     """
 
     def __init__(self, view: View) -> None:
         self._view = view
         height, width = view.image_hw
         (window_h, window_w), (placed_h, placed_w) = view.window_hw, view.placed_hw
-        self._num_rows = min(window_h, _FINER * placed_h)
-        self._num_columns = min(window_w, _FINER * placed_w)
+        self._averaged = 2 if 4 * max(view.scale_xy) <= 1 else 1
+        self._num_rows = min(window_h, 2 * self._averaged * placed_h)
+        self._num_columns = min(window_w, 2 * self._averaged * placed_w)
         x0, y0, _, _ = view.window_xyxy
         self._rows = _points_before(height, y0, window_h, self._num_rows)
         self._columns = _points_before(width, x0, window_w, self._num_columns)
@@ -103,19 +102,26 @@ class _Grid:
         if not len(shown):
             return Painted()
         # A column of background on either side, where there is one, keeps edges where they are.
-        first = max(0, int(ends[2 * shown[0]]) // self._num_rows - 1)
-        last = min(self._num_columns, -(-int(ends[2 * shown[-1] + 1]) // self._num_rows) + 1)
+        step = self._averaged
+        first = max(0, (int(ends[2 * shown[0]]) // self._num_rows // step - 1) * step)
+        last = -(-int(ends[2 * shown[-1] + 1]) // (self._num_rows * step)) * step + step
+        last = min(self._num_columns, last)
         start, stop = first * self._num_rows, last * self._num_rows
         inside = np.concatenate([[start], np.clip(ends, start, stop), [stop]])
         lengths = inside[1:] - inside[:-1]
         values = np.zeros(len(lengths), np.uint8)
         values[1::2] = _FULL
-        return self._put(np.repeat(values, lengths).reshape(-1, self._num_rows), first, canvas)
+        columns = np.repeat(values, lengths).reshape(-1, self._num_rows)
+        if step > 1:
+            size = self._num_rows // step, len(columns) // step
+            columns = cv2.resize(columns, size, interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
+        return self._put(columns, first // step, canvas)
 
     def _put(self, columns: Mask, first: int, canvas: Mask) -> Painted:
         """Scales [w, h] columns of points, the first of which is `first`, onto the canvas."""
         height, width = self._view.placed_hw
-        across, down = self._num_columns / width, self._num_rows / height
+        across = self._num_columns / self._averaged / width
+        down = columns.shape[1] / height
         left = max(0, int(first / across))
         right = min(width, int((first + len(columns)) / across) + 1)
         # From a pixel (x, y) of the patch to a place in `columns`, whose x runs down the image.
@@ -136,9 +142,11 @@ class _Grid:
         if self._view.is_flipped:
             left, right = width - right, width - left
         canvas[:height, left:right] = patch
+        if not (num_pixels := cv2.countNonZero(patch)):
+            return Painted()
         x, y, box_w, box_h = cv2.boundingRect(patch)
         box = np.array([left + x, y, left + x + box_w, y + box_h], np.float32)
-        return Painted(num_pixels=cv2.countNonZero(patch), box_xyxy=box)
+        return Painted(num_pixels=num_pixels, box_xyxy=box)
 
 
 def _points_before(length: int, first: int, seen: int, num_points: int) -> Ints:

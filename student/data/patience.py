@@ -41,20 +41,17 @@ class Patience:
             NoAnswerError: none in `total_s`.
             StoreError, RefError: the store answered, and this is what it said; not asked again.
         """
-        begun, wait_s = self.clock(), self.first_wait_s
+        begun, wait_s, was_silent = self.clock(), self.first_wait_s, False
         while True:
             try:
                 answer = question()
             except NoAnswerError as error:
-                waited_s = self.clock() - begun
-                if waited_s + wait_s > self.total_s:
+                if self.clock() - begun + wait_s > self.total_s:
                     raise
                 _log.warning("%s: %s; asking again in %.0f s", what, error, wait_s)
                 self.sleep(wait_s)
-                wait_s = min(2 * wait_s, self.most_wait_s)
+                wait_s, was_silent = min(2 * wait_s, self.most_wait_s), True
                 continue
-            if (
-                waited_s := self.clock() - begun
-            ) > self.first_wait_s and wait_s > self.first_wait_s:
-                _log.warning("%s: the store answers again after %.0f s", what, waited_s)
+            if was_silent:
+                _log.warning("%s: answered after %.0f s", what, self.clock() - begun)
             return answer

@@ -7,18 +7,10 @@ processes of a machine share.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
-
-from manifests.dataset import Dataset
-from manifests.errors import ObjectDamagedError
-from manifests.kept import KeptOptions, choose
-from manifests.kept_masks import Choice
-from manifests.schemas import BOXES, BOXES_SCHEMA, IMAGE_INDEX, MASKS_HUMAN, VERDICTS
 
 IMAGES_SCHEMA = pa.schema(
     [
@@ -58,11 +50,6 @@ ANNOTATIONS_SCHEMA = pa.schema(
     ]
 )
 
-_INDEX_COLUMNS = [
-    "image_id", "height", "width", "offset", "size", "origins", "transforms", "quarantine",
-    "not_exhaustive", "negative",
-]  # fmt: skip
-_BOX_COLUMNS = ["image_row", "category", "box_xyxy", "is_crowd", "is_group_of"]
 CROWD, GROUP_OF, QUARANTINED = "is_crowd", "is_group_of", "image_quarantined"
 
 Ints = NDArray[np.int64]
@@ -113,60 +100,6 @@ class ShardRows:
     num_quarantined: int
 
 
-def read_shard(dataset: Dataset, shard: str, options: ReadOptions) -> ShardRows:
-    """A shard's rows; reads no mask.
-
-    Raises:
-        RefError: the shard has no verdicts or not that layer.
-        ObjectMissingError, ObjectDamagedError: a cell cannot be read, or contradicts another.
-    """
-    index = dataset.table(shard, IMAGE_INDEX, columns=_INDEX_COLUMNS)
-    usable = _numpy(pc.is_null(index["quarantine"]))
-    index = index.filter(pa.array(usable))
-    place_of = np.cumsum(usable) - 1  # row of the index -> place among usable images
-    boxes = _boxes(dataset, shard)
-    choice = _choice(dataset, shard, boxes, options.masks)
-    has_mask = choice.wanted & _is_single(boxes)
-    mask_rows = np.where(has_mask, np.cumsum(has_mask) - 1, -1)
-    weights = np.ones(boxes.num_rows, np.float32)
-    is_human = choice.layers == MASKS_HUMAN
-    if choice.weights is not None:
-        given = np.isfinite(choice.weights) & has_mask & ~is_human
-        weights[given] = np.clip(choice.weights[given], 0, 1)
-    dropped = np.where(has_mask, "", choice.reasons).astype(object)
-    fates = np.full(boxes.num_rows, "", dtype=object)
-    if not options.dropped_boxes:
-        fates[~has_mask] = dropped[~has_mask]
-    fates[_numpy(boxes[GROUP_OF])] = GROUP_OF
-    fates[_numpy(boxes[CROWD])] = CROWD
-    image_rows = _numpy(boxes["image_row"])
-    rows = np.flatnonzero(usable[image_rows])
-    rows = rows[np.argsort(image_rows[rows], kind="stable")]
-    annotations = _annotations(boxes, options, mask_rows, weights, shard=shard)
-    return ShardRows(
-        images=_images(index, options),
-        has_lists=_has_any(index["negative"]) | _has_any(index["not_exhaustive"]),
-        not_exhaustive=_numbers(index["not_exhaustive"], options).to_pylist(),
-        origins=_origins(index["origins"]),
-        image_of=place_of[image_rows[rows]],
-        annotations=annotations.take(pa.array(rows)),
-        is_human=(is_human & has_mask)[rows],
-        fates=fates[rows],
-        dropped=dropped[rows],
-        num_quarantined=int((~usable).sum()),
-    )
-
-
-def chosen_rows(dataset: Dataset, shard: str, masks: str) -> tuple[Choice, Ints, int]:
-    """The choice of masks, the rows of `boxes` that `mask_row` counts, and how many rows there are.
-
-    Raises: as `read_shard`.
-    """
-    boxes = _boxes(dataset, shard)
-    choice = _choice(dataset, shard, boxes, masks)
-    return choice, np.flatnonzero(choice.wanted & _is_single(boxes)), boxes.num_rows
-
-
 def cut(rows: ShardRows, start: int, stop: int) -> ShardRows:
     """The rows of some of its images."""
     first, last = np.searchsorted(rows.image_of, [start, stop])
@@ -182,87 +115,3 @@ def cut(rows: ShardRows, start: int, stop: int) -> ShardRows:
         dropped=rows.dropped[first:last],
         num_quarantined=rows.num_quarantined,
     )
-
-
-def _boxes(dataset: Dataset, shard: str) -> pa.Table:
-    cell = dataset.manifest.get(shard, BOXES)
-    if cell is None or not cell.num_rows:
-        return BOXES_SCHEMA.empty_table().select(_BOX_COLUMNS)
-    return dataset.table(shard, BOXES, columns=_BOX_COLUMNS)
-
-
-def _choice(dataset: Dataset, shard: str, boxes: pa.Table, masks: str) -> Choice:
-    if not boxes.num_rows:  # such a shard needs no verdicts
-        nothing = np.zeros(0, dtype=object)
-        is_wanted, candidates = np.zeros(0, dtype=bool), np.zeros(0, dtype=np.int64)
-        return Choice(wanted=is_wanted, layers=nothing, candidates=candidates, reasons=nothing)
-    layer = None if masks == VERDICTS else masks
-    return choose(dataset, shard, boxes, KeptOptions(layer=layer, boxes_only_crowds=False))
-
-
-def _is_single(boxes: pa.Table) -> Bools:
-    """[N] whether a box is one object: crowds and group-of boxes are no targets."""
-    single: Bools = ~_numpy(boxes[CROWD]) & ~_numpy(boxes[GROUP_OF])
-    return single
-
-
-def _images(index: pa.Table, options: ReadOptions) -> pa.Table:
-    is_original = ~_has_any(index["transforms"])
-    ids = [bytes.fromhex(text) for text in index["image_id"].to_pylist()]
-    columns = {name: index[name] for name in ("offset", "size", "height", "width")}
-    return pa.table(
-        {
-            "image_id": pa.array(ids, pa.binary(16)),
-            **columns,
-            "is_original": pa.array(is_original.astype(np.uint8)),
-            "negative": _numbers(index["negative"], options),
-        }
-    )
-
-
-def _annotations(
-    boxes: pa.Table,
-    options: ReadOptions,
-    mask_rows: Ints,
-    weights: NDArray[np.float32],
-    *,
-    shard: str,
-) -> pa.Table:
-    names = pa.array(options.categories, pa.string())
-    numbers = pc.index_in(boxes["category"], value_set=names).cast(pa.int32())
-    if numbers.null_count:
-        name = boxes["category"].filter(pc.is_null(numbers))[0].as_py()
-        raise ObjectDamagedError(
-            f"boxes of shard {shard[:12]} have the category {name!r}, which their commit does not "
-            "list; run 'maskmill fsck'"
-        )
-    columns = [numbers, boxes["box_xyxy"], mask_rows.astype(np.int32), weights]
-    return pa.table(columns, schema=ANNOTATIONS_SCHEMA)
-
-
-def _has_any(lists: pa.ChunkedArray) -> Bools:
-    """[N] whether a list is not empty."""
-    lengths: Bools = _numpy(pc.list_value_length(lists)) > 0
-    return lengths
-
-
-def _numbers(lists: pa.ChunkedArray, options: ReadOptions) -> pa.ListArray:
-    """Lists of category names to lists of numbers; names that the commit does not list go."""
-    names = pa.array(options.categories, pa.string())
-    known = [
-        [number for number in numbers if number is not None]
-        for numbers in (
-            pc.index_in(pa.array(row, pa.string()), value_set=names).to_pylist() if row else []
-            for row in lists.to_pylist()
-        )
-    ]
-    return pa.array(known, pa.list_(pa.int32()))
-
-
-def _origins(origins: pa.ChunkedArray) -> list[tuple[str, ...]]:
-    return [tuple(sorted({one["source"] for one in row})) for row in origins.to_pylist()]
-
-
-def _numpy(column: pa.ChunkedArray) -> NDArray[Any]:  # Any: the column's own type
-    values: NDArray[Any] = np.asarray(column.to_numpy())
-    return values

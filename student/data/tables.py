@@ -15,6 +15,7 @@ from manifests.in_parallel import in_parallel, threads_for
 from manifests.schemas import IMAGE_INDEX
 from student.data.judged import Origin, federated_origins, known_categories
 from student.data.mix import MixedDataset
+from student.data.read_shard import read_shard
 from student.data.rows import (
     ANNOTATIONS_SCHEMA,
     IMAGES_SCHEMA,
@@ -22,7 +23,6 @@ from student.data.rows import (
     ReadOptions,
     ShardRows,
     cut,
-    read_shard,
 )
 
 
