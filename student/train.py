@@ -108,25 +108,35 @@ def train(
         StoreError: the store cannot be reached.
         JobError: a worker was lost too often, or a loss was not finite.
     """
+    job, start = prepare(store, ref, config, options=options)
+    if start.newest and start.newest.lineage.step >= config.train.steps:
+        return _result(job, start, None)
+    job.run_folder.mkdir(parents=True, exist_ok=True)
+    run, folder = start.lineage.run, job.run_folder
+    with closing(RunLogs(config, folder=folder, run=run, is_quiet=options.is_quiet)) as logs:
+        outcome = _outcome(job, options, session or _same_ray, observer or logs)
+    return _result(job, start, outcome)
+
+
+def prepare(
+    store: Store, ref: str, config: StudentConfig, *, options: TrainOptions = TrainOptions()
+) -> tuple[TrainJob, RunStart]:
+    """What the workers are to do, and where they begin; all that can be wrong is found here.
+
+    Raises: as `train`.
+    """
     store.check_is_store()
-    _check(config, store, options)
+    _check(config, options)
     home = Refs(store).resolve(ref)
     here = _with_absolute_paths(config)
     data = TrainingData.open(store, home, here.data)
     lineage = _lineage(store, home, data, config)
     start = find_start(store, lineage, name=config.name, restart=options.restart)
-    folder = _run_folder(config.name, options)
     job = TrainJob(
         store=store, data=data, config=here, lineage=start.lineage, begun_at=start.entry,
-        run_folder=folder,
+        run_folder=_run_folder(config.name, options),
     )  # fmt: skip
-    if start.newest and start.newest.lineage.step >= config.train.steps:
-        return _result(config, start, folder, None)
-    folder.mkdir(parents=True, exist_ok=True)
-    logs = RunLogs(config, folder=folder, run=start.lineage.run, is_quiet=options.is_quiet)
-    with closing(logs):
-        outcome = _outcome(job, options, session or _same_ray, observer or logs)
-    return _result(config, start, folder, outcome)
+    return job, start
 
 
 def _outcome(
@@ -152,7 +162,7 @@ def _same_ray(address: str) -> Iterator[None]:
     yield
 
 
-def _check(config: StudentConfig, store: Store, options: TrainOptions) -> None:
+def _check(config: StudentConfig, options: TrainOptions) -> None:
     """What can be seen to be wrong before anything is read."""
     layout.check_ref_name(branch_of(config.name))
     batch, workers = config.train.batch, config.train.workers
@@ -202,18 +212,16 @@ def _device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def _result(
-    config: StudentConfig, start: RunStart, folder: Path, outcome: WorkerOutcome | None
-) -> TrainResult:
+def _result(job: TrainJob, start: RunStart, outcome: WorkerOutcome | None) -> TrainResult:
     first_step = start.newest.lineage.step if start.newest else 0
     was_at = start.newest.commit_id if start.newest else ""
     return TrainResult(
-        name=config.name, branch=branch_of(config.name), first_step=first_step,
+        name=job.config.name, branch=branch_of(job.config.name), first_step=first_step,
         commit_id=outcome.commit_id if outcome else was_at,
         steps=outcome.steps if outcome else first_step,
         steps_now=outcome.steps_now if outcome else 0,
         images_per_s=outcome.images_per_s if outcome else 0.0,
         waited_share=outcome.waited_share if outcome else 0.0,
         loss=outcome.loss if outcome else None,
-        run_folder=str(folder),
+        run_folder=str(job.run_folder),
     )  # fmt: skip
