@@ -18,9 +18,11 @@ from torch import Tensor, nn
 from manifests.errors import InputError, WeightsError
 from student.config import BackboneConfig
 from student.model import mobile_sam
-from student.model.mobile_sam import MobileSam
+from student.model.mobile_sam import FrozenMobileSam, MobileSam
 from student.model.timm_features import TimmFeatures, build_timm
 from teachers import weights
+
+Body = MobileSam | FrozenMobileSam | TimmFeatures
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +40,7 @@ class Backbone(nn.Module):
         maps: what `forward` gives.
     """
 
-    def __init__(self, body: MobileSam | TimmFeatures, *, frozen_stages: int) -> None:
+    def __init__(self, body: Body, *, frozen_stages: int) -> None:
         """The first so many stages of the body are not trained; -1: none of it is."""
         super().__init__()
         self.body = body
@@ -81,7 +83,7 @@ def build_backbone(config: BackboneConfig, *, pretrained: bool = True) -> Backbo
     other = "timm" if is_mobile_sam else "mobile_sam"
     if config.weights == other:
         raise InputError(f"backbone.weights: {other} has none for the backbone '{config.name}'")
-    body = (
+    body: Body = (
         _mobile_sam(config, pretrained=pretrained)
         if is_mobile_sam
         else build_timm(config, pretrained=pretrained)
@@ -92,8 +94,9 @@ def build_backbone(config: BackboneConfig, *, pretrained: bool = True) -> Backbo
     return Backbone(body, frozen_stages=config.frozen_stages).train()
 
 
-def _mobile_sam(config: BackboneConfig, *, pretrained: bool) -> MobileSam:
-    body = MobileSam(config.drop_path)
+def _mobile_sam(config: BackboneConfig, *, pretrained: bool) -> MobileSam | FrozenMobileSam:
+    is_frozen = config.frozen_stages < 0
+    body = FrozenMobileSam() if is_frozen else MobileSam(config.drop_path)
     if pretrained and config.weights == "mobile_sam":
         mobile_sam.load_official(body, weights.fetch("mobile_sam"))
     elif pretrained and config.weights != "none":
@@ -112,7 +115,7 @@ def _load_safetensors(body: nn.Module, path: Path) -> None:
         ) from error
 
 
-def _frozen(body: MobileSam | TimmFeatures, num_stages: int) -> Sequence[nn.Module]:
+def _frozen(body: Body, num_stages: int) -> Sequence[nn.Module]:
     if num_stages < 0:
         return [body]
     if not num_stages:

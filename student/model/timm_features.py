@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import timm
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from manifests.errors import InputError, WeightsError
@@ -14,6 +15,8 @@ from student.config import BackboneConfig
 from student.model.mobile_sam import without_cached_biases
 
 _FINEST_STRIDE = 4
+_REFUSALS = (OSError, RuntimeError, ValueError, KeyError, SafetensorError)
+"""Of timm: no hub or file, another network's weights, no such arguments."""
 _ANY_CANVAS: tuple[dict[str, bool], ...] = (
     {"strict_img_size": False},
     {"dynamic_img_size": True},
@@ -85,17 +88,22 @@ def build_timm(config: BackboneConfig, *, pretrained: bool) -> TimmFeatures:
         InputError: timm has no such model, or it gives no maps.
         WeightsError: the weights are not to be had, or are another network's.
     """
+    if not timm.is_model(config.name):
+        raise InputError(
+            f"backbone.name: expected mobile_sam or a model of timm, got '{config.name}'"
+        )
     given: dict[str, Any] = {"drop_path_rate": config.drop_path} if config.drop_path else {}
-    model = _create(config.name, given)
     if pretrained and config.weights != "none":
         given |= {"pretrained": True} | _overlay(config.weights)
-        try:
-            model = _create(config.name, given)
-        except (OSError, RuntimeError, ValueError) as error:
-            raise WeightsError(
-                f"backbone '{config.name}': no weights from {_source(config.weights)}: {error}; "
-                "give backbone.weights the path of a safetensors file, or none"
-            ) from error
+    try:
+        model = _create(config.name, given)
+    except _REFUSALS as error:
+        if "pretrained" not in given:
+            raise InputError(f"backbone '{config.name}' gives no maps: {error}") from error
+        raise WeightsError(
+            f"backbone '{config.name}': no weights from {_source(config.weights)}: {error}; "
+            "give backbone.weights the path of a safetensors file, or none"
+        ) from error
     without_cached_biases(model)
     return TimmFeatures(model)
 
@@ -113,8 +121,6 @@ def _source(weights: str) -> str:
 
 
 def _create(name: str, given: Mapping[str, Any]) -> nn.Module:
-    if not timm.is_model(name):
-        raise InputError(f"backbone.name: expected mobile_sam or a model of timm, got '{name}'")
     for option in _ANY_CANVAS:
         try:
             options: dict[str, Any] = {**option, **given}
