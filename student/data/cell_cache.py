@@ -14,24 +14,23 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import platformdirs
 
-from manifests.errors import ObjectDamagedError
+from manifests.errors import ObjectDamagedError, StoreError
 from manifests.store import Store, StoredObject
+from student.data.cache_room import TEMPORARY, CacheRoom
 from student.data.file_lock import locked
 from student.data.filler import Filler
 from student.data.patience import Patience
 
+_Read = TypeVar("_Read")
+_ATTEMPTS = 5
 _PIECE_BYTES = 16 * 2**20
-_TOUCH_AFTER_S = 60.0
-_IN_USE_S = 900.0
-_ORPHAN_S = 3600.0
-_TEMPORARY = ".tmp"
 
 
 def default_folder() -> Path:
@@ -51,9 +50,9 @@ class CellCache:
             max_bytes: of all files together. Files that are made may go beyond it, see `made`.
             patience: with a store that does not answer.
         """
-        self.folder, self.max_bytes = folder, max_bytes
+        self.folder = folder
         self.patience = patience or Patience()
-        self._touched: dict[Path, float] = {}
+        self._room = CacheRoom(folder, max_bytes=max_bytes)
         self._filler = Filler(self._fill)
 
     # -- objects ---------------------------------------------------------------------------------
@@ -73,7 +72,7 @@ class CellCache:
             path = self._object_path(stored.object_id)
             with contextlib.suppress(FileNotFoundError):
                 data = _read_file(path, start, num_bytes)
-                self._touch(path)
+                self._room.touch(path)
                 return data
             self._filler.want(store, stored)
         return self.patience.ask(
@@ -91,7 +90,7 @@ class CellCache:
         with locked(self._lock_path(stored.object_id), wait=False) as is_mine:
             if not is_mine or path.exists():
                 return
-            if not self._make_room(stored.num_bytes, is_urgent=False):
+            if not self._room.make(stored.num_bytes):
                 return
             with self._written(path) as temporary:
                 self._download(store, stored, temporary)
@@ -118,64 +117,34 @@ class CellCache:
 
     # -- files that are made ---------------------------------------------------------------------
 
-    def made(self, key: str, make: Callable[[Path], None]) -> Path:
-        """A file that is made once on this machine; the others wait for whoever makes it.
+    def made(self, key: str, make: Callable[[Path], None], read: Callable[[Path], _Read]) -> _Read:
+        """What is read from a file that is made once on this machine; others wait for its maker.
 
         It is let in even if that takes the place of objects in use, or more than there is: it is
         small beside images, and nothing goes without it.
 
         Args:
             key: 64 hex digits that decide the content.
-            make: writes it to a path.
+            make: writes the file to a path.
+            read: opens it; what it has open outlives the file.
+
+        Raises:
+            StoreError: the file is thrown out as soon as it is made.
         """
         path = self.folder / "made" / key[:2] / key
-        if not path.exists():
+        for _ in range(_ATTEMPTS):
+            with contextlib.suppress(FileNotFoundError):  # also if somebody deletes it just now
+                found = read(path)
+                self._room.touch(path)
+                return found
             with locked(self._lock_path(key)):
                 if not path.exists():
                     with self._written(path) as temporary:
                         make(temporary)
-                    self._make_room(0, is_urgent=True, keep=path)
-        self._touch(path)
-        return path
-
-    # -- room ------------------------------------------------------------------------------------
-
-    def _make_room(self, num_bytes: int, *, is_urgent: bool, keep: Path | None = None) -> bool:
-        """Deletes what was not used for longest, until so many bytes fit; says whether they do."""
-        with locked(self.folder / "locks" / "room"):
-            entries = self._entries()
-            used = sum(size for _, size, _ in entries)
-            now = time.time()
-            for used_at, size, path in sorted(entries):
-                if used + num_bytes <= self.max_bytes:
-                    break
-                if path == keep or (now - used_at < _IN_USE_S and not is_urgent):
-                    continue
-                with contextlib.suppress(FileNotFoundError):
-                    path.unlink()
-                used -= size
-            return used + num_bytes <= self.max_bytes
-
-    def _entries(self) -> list[tuple[float, int, Path]]:
-        """(last use, bytes, path) of every file; what killed processes left is deleted."""
-        found = []
-        for kind in ("objects", "made"):
-            for path in (self.folder / kind).glob("*/*"):
-                with contextlib.suppress(FileNotFoundError):
-                    status = path.stat()
-                    if path.suffix == _TEMPORARY and time.time() - status.st_mtime > _ORPHAN_S:
-                        path.unlink()
-                        continue
-                    found.append((status.st_mtime, status.st_size, path))
-        return found
-
-    def _touch(self, path: Path) -> None:
-        """Its time of change is its last use; written once a minute at most."""
-        now = time.monotonic()
-        if now - self._touched.get(path, -_TOUCH_AFTER_S) >= _TOUCH_AFTER_S:
-            self._touched[path] = now
-            with contextlib.suppress(FileNotFoundError):
-                os.utime(path)
+                    self._room.make(0, keep=path)
+        raise StoreError(
+            f"the cache in {self.folder} cannot keep a file for a moment; raise data.cache_bytes"
+        )
 
     # -- places ----------------------------------------------------------------------------------
 
@@ -190,7 +159,7 @@ class CellCache:
     def _written(path: Path) -> Iterator[Path]:
         """A temporary path, which becomes `path` if nothing is raised."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f"{uuid.uuid4().hex}{_TEMPORARY}")
+        temporary = path.with_name(f"{uuid.uuid4().hex}{TEMPORARY}")
         try:
             yield temporary
             temporary.replace(path)

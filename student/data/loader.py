@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from manifests.errors import InputError, MaskmillError
+from manifests.errors import InputError, JobError, MaskmillError
 from student.config import StudentConfig
 from student.data.collate import collate
 from student.data.order import Order, World, rank_positions
@@ -50,6 +50,13 @@ class _Made:
     complaints: tuple[str, ...] = ()
     error: MaskmillError | None = None
 
+    def pin_memory(self) -> _Made:
+        """The same where a GPU fetches it fast; the name is what DataLoader looks for."""
+        if not isinstance(self.parcel, Parcel):
+            return self
+        tensors = {name: tensor.pin_memory() for name, tensor in self.parcel.tensors.items()}
+        return replace(self, parcel=replace(self.parcel, tensors=tensors))
+
     def batch(self) -> Batch:
         """The micro-batch. Raises what making it raised."""
         if self.error is not None or self.parcel is None:
@@ -78,6 +85,7 @@ def step_batches(
     Raises:
         InputError: the batch cannot be shared equally, or the store is only in this process.
         StoreError: the store cannot be read.
+        JobError: a loader process was killed.
     """
     world.share(config.train.batch)
     if config.data.workers and data.is_in_memory:
@@ -180,11 +188,18 @@ def _in_processes(maker: _Maker, first_step: int, last_step: int) -> Generator[_
         num_workers=maker.num_workers,
         collate_fn=_as_it_is,  # type: ignore[arg-type]  # gets single items: there is no batch size
         prefetch_factor=_AHEAD,
+        pin_memory=torch.cuda.is_available(),
         multiprocessing_context="spawn",
         worker_init_fn=_use_one_thread,
         generator=torch.Generator(),  # or torch's own would be drawn from
     )
-    yield from loader
+    try:
+        yield from loader
+    except RuntimeError as error:
+        raise JobError(
+            f"a loader process was lost ({error}); it may have run out of memory or of shared "
+            "memory: lower data.workers or train.micro_batch"
+        ) from error
 
 
 def _in_thread(maker: _Maker, first_step: int, last_step: int) -> Generator[_Made, None, None]:

@@ -52,7 +52,7 @@ def mapped_tables(
         ],
     }
     images, annotations = (
-        read_arrow(cache.made(digest_of(key | {"table": name}), partial(read.write, name)))
+        cache.made(digest_of(key | {"table": name}), partial(read.write, name), read_arrow)
         for name in ("images", "annotations")
     )
     facts = msgspec.json.decode(images.schema.metadata[_FACTS], type=Facts)

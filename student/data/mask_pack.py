@@ -67,7 +67,7 @@ class MaskPacks:
             )
             write_arrow(table, path)
 
-        return read_arrow(self._cache.made(key, make)).column("counts")
+        return self._cache.made(key, make, read_arrow).column("counts")
 
 
 def _chosen_masks(dataset: Dataset, shard: str, masks: str) -> pa.Table:

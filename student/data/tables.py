@@ -93,7 +93,7 @@ def read_tables(mix: Sequence[MixedDataset], options: ReadOptions) -> Tables:
             shards=made.shards,
             datasets=made.datasets,
             known=made.known,
-            skipped=dict(sorted(made.skipped.items())),
+            skipped={reason: num for reason, num in sorted(made.skipped.items()) if num},
             dropped=dict(sorted(made.dropped.items())),
             num_masks=made.num_masks,
         ),

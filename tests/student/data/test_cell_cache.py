@@ -55,6 +55,12 @@ def _cached(cache: CellCache) -> set[str]:
     return {path.name for path in (cache.folder / "objects").glob("*/*")}
 
 
+def _path(path: Path) -> Path:
+    """Reads a file and names it."""
+    path.read_bytes()
+    return path
+
+
 def _put(store: Store, size: int, seed: int = 0) -> StoredObject:
     return store.put_bytes(bytes([seed]) + bytes(range(256)) * (size // 256 + 1))
 
@@ -189,14 +195,44 @@ def test_made_once_and_again_after_it_was_thrown_out(tmp_path: Path) -> None:
         calls.append(path)
         path.write_bytes(b"x" * 80)
 
-    first = cache.made("a" * 64, make)
-    assert cache.made("a" * 64, make) == first
+    first = cache.made("a" * 64, make, _path)
+    assert cache.made("a" * 64, make, _path) == first
     assert len(calls) == 1
-    second = cache.made("b" * 64, make)  # there is room for one
+    second = cache.made("b" * 64, make, _path)  # there is room for one
     assert second.exists()
     assert not first.exists()
-    assert cache.made("a" * 64, make).read_bytes() == b"x" * 80
+    assert cache.made("a" * 64, make, Path.read_bytes) == b"x" * 80
     assert len(calls) == 3
+
+
+def test_masks_in_use_take_the_place_of_images_in_use(far: UnsteadyStore, tmp_path: Path) -> None:
+    stored = _put(far, 5000)
+    cache = _cache(tmp_path)
+    cache.read_range(far, stored, start=0, num_bytes=1)
+    cache.wait_until_filled()
+    for key in ("a", "b"):
+        cache.made(key * 64, lambda path: path.write_bytes(b"x" * 4000) and None, Path.read_bytes)
+    assert _cached(cache) == set()
+    assert len(list((cache.folder / "made").glob("*/*"))) == 2
+
+
+def test_too_small_for_masks_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    cache = _cache(tmp_path, max_bytes=100)
+    with caplog.at_level(logging.WARNING):
+        for key in "abcabc":
+            cache.made(key * 64, lambda path: path.write_bytes(b"x" * 80) and None, Path.read_bytes)
+    assert caplog.text.count("raise data.cache_bytes above 100") == 1
+
+
+def test_what_finds_no_room_throws_nothing_out(far: UnsteadyStore, tmp_path: Path) -> None:
+    small, large = _put(far, 3000, 1), _put(far, 30_000, 2)
+    cache = _cache(tmp_path)
+    cache.read_range(far, small, start=0, num_bytes=1)
+    cache.wait_until_filled()
+    os.utime(cache.folder / object_path(small.object_id), (1, 1))
+    cache.read_range(far, large, start=0, num_bytes=1)
+    cache.wait_until_filled()
+    assert _cached(cache) == {small.object_id}
 
 
 def test_nothing_is_left_of_what_could_not_be_made(tmp_path: Path) -> None:
@@ -207,7 +243,7 @@ def test_nothing_is_left_of_what_could_not_be_made(tmp_path: Path) -> None:
         raise ObjectDamagedError("no")
 
     with pytest.raises(ObjectDamagedError):
-        cache.made("a" * 64, fail)
+        cache.made("a" * 64, fail, Path.read_bytes)
     assert list((cache.folder / "made").glob("*/*")) == []
 
 
@@ -217,7 +253,7 @@ def test_leftovers_of_the_dead_are_cleared(tmp_path: Path) -> None:
     orphan.parent.mkdir(parents=True)
     orphan.write_bytes(b"half")
     os.utime(orphan, (time.time() - 5000,) * 2)
-    cache.made("a" * 64, lambda path: path.write_bytes(b"x") and None)
+    cache.made("a" * 64, lambda path: path.write_bytes(b"x") and None, Path.read_bytes)
     assert not orphan.exists()
 
 
@@ -238,7 +274,7 @@ def make(path):
 while not (folder / "go").exists():
     time.sleep(0.01)
 cache = CellCache(folder / "cache", max_bytes=1000)
-assert cache.made("c" * 64, make).read_bytes() == b"whole"
+assert cache.made("c" * 64, make, Path.read_bytes) == b"whole"
 """
 
 

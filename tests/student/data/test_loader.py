@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import uuid
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,8 +15,9 @@ import pytest
 import torch
 
 from manifests.dataset import init
-from manifests.errors import InputError
+from manifests.errors import InputError, JobError
 from manifests.layout import object_path
+from manifests.store import Store
 from student.config import StudentConfig
 from student.data.loader import step_batches
 from student.data.order import World
@@ -166,6 +168,34 @@ def test_processes_make_the_same(
         for one, same in zip(step, other, strict=True):
             _assert_same(one, same)
     assert torch.equal(before, torch.random.get_rng_state())
+
+
+@pytest.mark.slow
+def test_a_lost_process_is_told(builder: DatasetBuilder, opened: Open, tmp_path: Path) -> None:
+    data = opened(many_images(builder, 7))
+    config = student_config(config_of(tmp_path, workers=1))
+    steps = step_batches(data, hashed_texts(), config, world=World(), first_step=0, last_step=10**9)
+    next(steps)
+    (process,) = multiprocessing.active_children()
+    process.kill()
+    with pytest.raises(JobError, match=r"loader process was lost.*lower data\.workers"):
+        list(steps)
+
+
+@pytest.mark.slow
+def test_processes_on_s3_make_the_same_as_on_a_disk(
+    builder: DatasetBuilder, opened: Open, tmp_path: Path, s3_url: str
+) -> None:
+    """Cells and images through the cache, from a real server."""
+    far = Store(s3_url)
+    init(far)
+    there = many_images(DatasetBuilder(far), 7)
+    here = opened(many_images(builder, 7))
+    config = student_config(config_of(tmp_path, workers=1, **JITTER))
+    data = TrainingData.open(far, there.commit_id, config.data)
+    for step, other in zip(_steps(here, config, 0, 4), _steps(data, config, 0, 4), strict=True):
+        for one, same in zip(step, other, strict=True):
+            _assert_same(one, same)
 
 
 def test_a_parcel_holds_a_batch(builder: DatasetBuilder, opened: Open, tmp_path: Path) -> None:
