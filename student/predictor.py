@@ -102,7 +102,7 @@ class StudentPredictor:
             ]
         segments = []
         for number, text in enumerate(self._texts):
-            one = referred(image, number, segment_options)
+            one = referred(image, number)
             box = rle.box_xyxy(one.counts, size_hw=image.frame.size_hw)
             if one.counts and rle.area(one.counts, size_hw=image.frame.size_hw):
                 segments.append(

@@ -11,15 +11,17 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+from faster_coco_eval import COCO, COCOeval_faster
 from numpy.typing import NDArray
 
 from manifests import rle
 from manifests.boxes import xyxy_to_xywh
 from manifests.errors import InputError
+from student.evaluation.boundary import BoundaryEvaluator
 from student.evaluation.instances import FoundInstances, TrueInstances, whole_image
 
 Kind = Literal["mask", "box", "boundary"]
-_IOU_TYPES = {"mask": "segm", "box": "bbox", "boundary": "boundary"}
+_EVALUATORS = {"mask": COCOeval_faster, "box": COCOeval_faster, "boundary": BoundaryEvaluator}
 _SIZES = ("all", "small", "medium", "large")
 _T50, _T75 = 0, 5
 Row = dict[str, Any]  # Any: COCO's JSON
@@ -75,9 +77,6 @@ def average_precision(
     Raises:
         InputError: not as many images of truth as of results, or they differ in size.
     """
-    # Here, so that a command line that imports this file need not load a compiled module.
-    from faster_coco_eval import COCO, COCOeval_faster
-
     _check_images(truths, found)
     true_rows = _numbered(row for n, one in enumerate(truths, 1) for row in _true(one, n, kind))
     dataset = {
@@ -93,7 +92,7 @@ def average_precision(
         return _summary(None, [0] * num_categories)
     coco = COCO(dataset)
     results = coco.loadRes([row for n, one in enumerate(found, 1) for row in _found(one, n, kind)])
-    evaluator = COCOeval_faster(coco, results, iouType=_IOU_TYPES[kind])
+    evaluator = _EVALUATORS[kind](coco, results, iouType="bbox" if kind == "box" else "segm")
     evaluator.evaluate()
     evaluator.accumulate()
     counts = np.zeros(num_categories, dtype=np.int64)

@@ -42,23 +42,48 @@ class Frame:
             )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Crop:
+    """[rows, columns] logits of a part of the image from (top, left) on."""
+
+    top: int
+    left: int
+    logits: Tensor
+
+
 class FullSize:
-    """Makes rows of masks of one image; everything on the device of the logits."""
+    """Makes parts of masks of one image; everything on the device of the logits."""
 
     def __init__(self, frame: Frame, logits: Tensor) -> None:
         """`logits` [n, h, w] cover the whole canvas."""
         self._frame, self._logits = frame, logits.float()
-        self._vertical = _matrix(
-            logits.shape[-2], frame.canvas_hw[0], frame.content_hw[0], frame.size_hw[0]
-        ).to(logits.device)  # [H, h]
+        self._vertical, self._horizontal = (
+            _matrix(*lengths).to(logits.device)  # [H, h], [W, w]
+            for lengths in zip(
+                logits.shape[-2:], frame.canvas_hw, frame.content_hw, frame.size_hw, strict=True
+            )
+        )
 
-    def rows(self, top: int, bottom: int, *, masks: Tensor | slice | None = None) -> Tensor:
-        """[n, bottom - top, W] logits of those rows of the image; `masks`: only of these."""
-        chosen = self._logits if masks is None else self._logits[masks]
+    def positive(self, mask: int) -> Crop | None:
+        """The part of one mask outside which all its logits are 0 or less; None: all are."""
+        low = self._logits[mask]
+        is_positive = low > 0
+        if not is_positive.any():
+            return None
+        # No bilinear weight is below 0: a pixel without a positive neighbour is not positive.
+        top, bottom = _span(self._vertical, is_positive.any(dim=1))
+        left, right = _span(self._horizontal, is_positive.any(dim=0))
+        tall, wide = self._vertical[top:bottom], self._horizontal[left:right]
+        y0, y1 = _used(tall)
+        x0, x1 = _used(wide)
+        logits = tall[:, y0:y1] @ low[y0:y1, x0:x1] @ wide[:, x0:x1].T
+        return Crop(top=top, left=left, logits=logits)
+
+    def rows(self, top: int, bottom: int) -> Tensor:
+        """[n, bottom - top, W] logits of those rows of the image."""
         weights = self._vertical[top:bottom]
-        used = weights.any(dim=0).nonzero()[:, 0]
-        first, last = int(used[0]), int(used[-1]) + 1  # the others have no weight in any row
-        tall = weights[:, first:last] @ chosen[:, first:last]  # [n, rows, w]
+        first, last = _used(weights)
+        tall = weights[:, first:last] @ self._logits[:, first:last]  # [n, rows, w]
         frame, num_rows = self._frame, bottom - top
         wide = _resized(tall, (num_rows, frame.canvas_hw[1]))[..., : frame.content_hw[1]]
         return _resized(wide, (num_rows, frame.size_hw[1]))
@@ -69,6 +94,18 @@ class FullSize:
         num_rows = max(1, max_pixels // max(1, num_masks * max(width, self._frame.canvas_hw[1])))
         for top in range(0, height, num_rows):
             yield top, min(top + num_rows, height)
+
+
+def _span(matrix: Tensor, is_positive: Tensor) -> tuple[int, int]:
+    """First and last + 1 of the pixels to which positive cells contribute; may be an empty span."""
+    found = matrix[:, is_positive].any(dim=1).nonzero()[:, 0]
+    return (int(found[0]), int(found[-1]) + 1) if len(found) else (0, 0)
+
+
+def _used(weights: Tensor) -> tuple[int, int]:
+    """First and last + 1 of the cells that have a weight in any of these pixels."""
+    found = weights.any(dim=0).nonzero()[:, 0]
+    return (int(found[0]), int(found[-1]) + 1) if len(found) else (0, 0)
 
 
 def _matrix(low: int, canvas: int, content: int, full: int) -> Tensor:

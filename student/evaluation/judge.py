@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from student.evaluation.ap import AveragePrecision, average_precision
-from student.evaluation.boundary import boundary_precision
 from student.evaluation.image_output import ImageOutput, SegmentOptions
 from student.evaluation.instances import FoundInstances, TrueInstances
 from student.evaluation.panoptic import (
@@ -74,7 +73,7 @@ class Judge:
         num = len(self._categories)
         masks = average_precision(self._truths, self._found, num_categories=num)
         boxes = average_precision(self._truths, self._found, num_categories=num, kind="box")
-        edges = boundary_precision(self._truths, self._found, num_categories=num)
+        edges = average_precision(self._truths, self._found, num_categories=num, kind="boundary")
         segments = panoptic_quality(self._matches)
         labels = self._pixels.quality()
         foreground = foreground_quality(self._foreground)
@@ -149,7 +148,7 @@ class Judge:
             counts_of = truth.counts[row]
             if counts_of is None or truth.is_crowd[row] or text in truth.unjudged:
                 continue
-            found = referred(output, text, self._options)
+            found = referred(output, text)
             self._phrases.append(phrase_result(counts_of, found.counts, size_hw=truth.size_hw))
             self._count("phrases", np.array([found.query]), num_learnable)
 

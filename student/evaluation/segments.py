@@ -58,7 +58,7 @@ def instances(image: ImageOutput, options: SegmentOptions) -> FoundInstances:
     pairs = top.indices.cpu().numpy()
     queries, texts = np.divmod(pairs, max(num_texts, 1))
     wanted, place = np.unique(queries, return_inverse=True)
-    counts, quality = _whole_masks(image, wanted, options.max_pixels)
+    counts, quality = _whole_masks(image, wanted)
     scores = top.values.cpu().numpy() * quality[place]
     order = np.argsort(-scores, kind="stable")
     order = order[scores[order] > 0]  # an empty mask has no quality
@@ -98,7 +98,7 @@ def pixels(image: ImageOutput, options: SegmentOptions) -> PixelSegments:
     return PixelSegments(labels=labels, foreground=foreground)
 
 
-def referred(image: ImageOutput, text: int, options: SegmentOptions) -> ReferredSegment:
+def referred(image: ImageOutput, text: int) -> ReferredSegment:
     """The mask of the query that fits one text best.
 
     Raises:
@@ -107,27 +107,29 @@ def referred(image: ImageOutput, text: int, options: SegmentOptions) -> Referred
     if not 0 <= text < image.scores.shape[1]:
         raise InputError(f"phrase: expected one of {image.scores.shape[1]} texts, got {text}")
     query = int(image.scores[:, text].argmax())
-    counts, _ = _whole_masks(image, np.array([query]), options.max_pixels)
+    counts, _ = _whole_masks(image, np.array([query]))
     return ReferredSegment(counts=counts[0], score=float(image.scores[query, text]), query=query)
 
 
-def _whole_masks(
-    image: ImageOutput, queries: IntArray, max_pixels: int
-) -> tuple[list[bytes], NDArray[np.float32]]:
-    """COCO RLEs of some queries, and [n] their quality: 0 where a mask is empty."""
+def _whole_masks(image: ImageOutput, queries: IntArray) -> tuple[list[bytes], NDArray[np.float32]]:
+    """COCO RLEs of some queries, and [n] their quality: 0 where a mask is empty.
+
+    Only the part of each that may be inside is made: most masks are small.
+    """
     height, width = image.frame.size_hw
-    chosen = torch.from_numpy(queries).to(image.mask_logits.device)
-    full = FullSize(image.frame, image.mask_logits[chosen])
-    num = max(1, max_pixels // (height * max(width, image.frame.canvas_hw[1])))
+    full = FullSize(image.frame, image.mask_logits)
     counts: list[bytes] = []
     quality = np.zeros(len(queries), dtype=np.float32)
-    for start in range(0, len(queries), num):
-        some = slice(start, start + num)
-        logits = full.rows(0, height, masks=some)  # [n, H, W]
-        is_inside = logits > 0
-        sums = (logits.sigmoid() * is_inside).sum(dim=(1, 2))
-        quality[some] = (sums / is_inside.sum(dim=(1, 2)).clamp(min=1)).cpu().numpy()
-        counts += [rle.encode(mask) for mask in is_inside.cpu().numpy()]
+    for place, query in enumerate(queries.tolist()):
+        mask = np.zeros((width, height), dtype=np.uint8).T  # as COCO's RLE runs
+        part = full.positive(query)
+        if part is not None:
+            is_inside = part.logits > 0
+            rows, columns = is_inside.shape
+            mask[part.top : part.top + rows, part.left : part.left + columns] = is_inside.cpu()
+            inside = part.logits[is_inside].sigmoid()
+            quality[place] = float(inside.mean()) if len(inside) else 0.0
+        counts.append(rle.encode(mask))
     return counts, quality
 
 
