@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 def export_model(
     store: StoreOption,
     student: Annotated[
-        str, typer.Argument(help="A student's name, or any ref of one of its checkpoints.")
+        str,
+        typer.Argument(
+            metavar="STUDENT", help="A student's name, or any ref of one of its checkpoints."
+        ),
     ],
     target: Annotated[Path, typer.Argument(metavar="FILE", help="Of the network.")],
     format: Annotated[

@@ -18,7 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -144,7 +144,7 @@ def export_student(
             num_texts=None if is_free else len(vectors), difference=found,
             num_bytes=sum(file.stat().st_size for file in Path(folder).iterdir()),
         )  # fmt: skip
-        save_file({"texts": vectors.contiguous()}, Path(folder) / files[1].name)
+        (Path(folder) / files[1].name).write_bytes(save({"texts": vectors.contiguous()}))
         (Path(folder) / files[2].name).write_text(_description(student, result, options))
         # The description last: who finds it finds the rest.
         for file in sorted(Path(folder).iterdir(), key=lambda file: file.suffix == ".json"):
