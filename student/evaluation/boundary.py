@@ -59,6 +59,8 @@ def outline(counts: bytes, height: int, width: int) -> Rle:
     x, y, wide, tall = (
         int(value) for value in coco_mask.toBbox({"size": [height, width], "counts": counts})
     )
+    if not wide or not tall:
+        return whole
     part = np.ascontiguousarray(mask[y : y + tall, x : x + wide])
     # As often with a square of side 3 is once with a larger one, and all around the part is 0.
     square = np.ones((2 * distance + 1, 2 * distance + 1), np.uint8)
