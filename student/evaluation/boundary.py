@@ -55,10 +55,9 @@ def _of(mask: Rle) -> Rle:
 def outline(counts: bytes, height: int, width: int) -> Rle:
     """RLE of the pixels of a mask that lie near its outline; the image's edge is one, too."""
     distance = max(1, round(_DILATION_RATIO * float(np.hypot(height, width))))
-    mask: NDArray[np.uint8] = coco_mask.decode({"size": [height, width], "counts": counts})
-    x, y, wide, tall = (
-        int(value) for value in coco_mask.toBbox({"size": [height, width], "counts": counts})
-    )
+    whole: Rle = {"size": [height, width], "counts": counts}
+    mask: NDArray[np.uint8] = coco_mask.decode(whole)
+    x, y, wide, tall = (int(value) for value in coco_mask.toBbox(whole))
     if not wide or not tall:
         return whole
     part = np.ascontiguousarray(mask[y : y + tall, x : x + wide])
