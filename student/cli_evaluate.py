@@ -68,7 +68,7 @@ def evaluate(
     page = PageOptions(model=model, on=on, max_pictures=max_pictures)
     opened = open_store(store)
     dataset = Dataset.open(open_store(data_store) if data_store else opened, on)
-    place = device or _best_device()
+    place = _device(device)
     student = load_student(opened, model, device=place)
     with _bar(is_quiet=as_json) as on_image:
         found = judge(student, dataset, options, device=place, on_image=on_image)
@@ -94,10 +94,20 @@ COMMANDS: Mapping[str, tuple[Callable[..., None], str]] = {
 """Name -> command and what its --help shows at the end."""
 
 
-def _best_device() -> str:
+def _device(name: str) -> str:
+    """As torch names it. Raises InputError where this machine has none of that name."""
     import torch
 
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    from manifests.errors import InputError
+
+    if not name:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        detail = str(error).splitlines()[0]
+        raise InputError(f"device '{name}' cannot be used: {detail}; leave --device out") from error
+    return name
 
 
 @contextmanager
