@@ -67,7 +67,7 @@ class ProposalHead(nn.Module):
         return scores.topk(min(self._num, scores.shape[1]), dim=1).indices
 
     def _content(self, tokens: Tensor) -> Tensor:
-        # Autocast would keep the weights it casts without gradients for the call with them.
+        # In float32: scores of neighbours often differ by less than bfloat16 can tell.
         with torch.autocast(tokens.device.type, enabled=False):
             content: Tensor = self.norm(self.linear(tokens.float()))
         return content

@@ -68,9 +68,11 @@ def test_the_decoder_gets_no_gradients_and_the_encoder_gets_those_of_the_predict
         ]
 
 
-def test_autocast_leaves_the_gradients() -> None:
+def test_autocast_chooses_the_same_and_leaves_the_gradients() -> None:
     head, heads, pyramid, texts = _parts(num=6)
+    exact = head(pyramid, heads, texts).predictions
     with torch.autocast("cpu", torch.bfloat16):
         said = head(pyramid, heads, texts).predictions
+    assert torch.equal(said.class_logits, exact.class_logits)
     said.class_logits.sum().backward()
     assert all(p.grad is not None and p.grad.any() for p in head.parameters())
