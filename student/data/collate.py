@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from student.data.decode import normalised
 from student.data.order import Ints
-from student.data.sample import Canvas, Sample
+from student.data.sample import Sample
 from student.records import Batch, Targets
 
 
@@ -23,29 +24,24 @@ def collate(samples: Sequence[Sample], texts: Ints, names: Sequence[str]) -> Bat
     Returns:
         A batch whose `texts` are empty, [K, 0].
     """
-    images, padding, sizes_hw = stacked([sample.canvas for sample in samples])
+    side = samples[0].side
+    images = np.zeros((len(samples), 3, side, side), np.float32)
+    padding = np.ones((len(samples), side, side), dtype=bool)
+    for row, sample in enumerate(samples):
+        height, width = sample.pixels.shape[:2]
+        padding[row, :height, :width] = False
+        normalised(sample.pixels, images[row])
     judged = np.stack([sample.judged[texts] for sample in samples])
     return Batch(
-        images=images,
-        padding=padding,
+        images=torch.from_numpy(images),
+        padding=torch.from_numpy(padding),
         texts=torch.empty(len(texts), 0),
         names=tuple(names[text] for text in texts.tolist()),
         is_judged=torch.from_numpy(judged),
         targets=tuple(_targets(sample, texts) for sample in samples),
         image_ids=tuple(sample.image_id for sample in samples),
-        sizes_hw=sizes_hw,
+        sizes_hw=torch.tensor([sample.pixels.shape[:2] for sample in samples], dtype=torch.int64),
     )
-
-
-def stacked(canvases: Sequence[Canvas]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """`images` [B, 3, H, W], `padding` [B, H, W] and `sizes_hw` [B, 2], as in `Batch`."""
-    images = torch.from_numpy(np.stack([canvas.image for canvas in canvases]))
-    padding = torch.ones(len(canvases), *images.shape[2:], dtype=torch.bool)
-    for row, canvas in enumerate(canvases):
-        height, width = canvas.size_hw
-        padding[row, :height, :width] = False
-    sizes_hw = torch.tensor([canvas.size_hw for canvas in canvases], dtype=torch.int64)
-    return images, padding, sizes_hw
 
 
 def _targets(sample: Sample, texts: Ints) -> Targets:

@@ -26,6 +26,7 @@ _REDUCED = {
 # ImageNet's, in [0, 255]; the backbones' weights were trained with them.
 MEAN = np.array([123.675, 116.28, 103.53], np.float32)
 DEVIATION = np.array([58.395, 57.12, 57.375], np.float32)
+_NORMALISED = (np.arange(256, dtype=np.float32) - MEAN[:, None]) / DEVIATION[:, None]  # [3, 256]
 
 
 def decode_view(data: bytes, view: View) -> ImageRgb:
@@ -95,9 +96,7 @@ def normalised(placed: ImageRgb, out: NDArray[np.float32]) -> None:
     """Writes [h, w, 3] pixels, normalised, to the top left of a canvas [3, side, side] of zeros."""
     height, width = placed.shape[:2]
     for channel, plane in enumerate(cv2.split(placed)):
-        target = out[channel, :height, :width]
-        np.multiply(plane, 1 / DEVIATION[channel], out=target, dtype=np.float32)
-        target -= MEAN[channel] / DEVIATION[channel]
+        cv2.LUT(plane, _NORMALISED[channel], dst=out[channel, :height, :width])
 
 
 def _reduction(view: View) -> int:

@@ -29,13 +29,15 @@ def known_categories(
         own: of the images' commit. One without `source_ids` belongs to every source, and a source
             that no category names labels all of them.
         origins: O different ones.
-        categories: the C names of the mix.
+        categories: the C names of the mix; others are left out.
     """
     place_of = {name: place for place, name in enumerate(categories)}
     named = {source for category in own for source in category.source_ids}
     origins = list(origins)
     known = np.zeros((len(origins), len(categories)), dtype=bool)
     for category in own:
+        if category.name not in place_of:
+            continue
         for row, sources in enumerate(origins):
             known[row, place_of[category.name]] = not category.source_ids or any(
                 source in category.source_ids or source not in named for source in sources

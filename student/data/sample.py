@@ -10,25 +10,12 @@ from numpy.typing import NDArray
 from manifests.boxes import area, xyxy_to_cxcywh
 from manifests.errors import ObjectDamagedError
 from student.config import DataConfig
-from student.data.decode import ImageRgb, decode_view, normalised, scaled
+from student.data.decode import ImageRgb, decode_view
 from student.data.paint import Painted, paint_masks
 from student.data.training_data import ImageRow, TrainingData
-from student.data.view import View, random_view, whole_view
+from student.data.view import View, random_view
 
 _LEAST_PX = 1.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Canvas:
-    """A normalised image at the top left of a square canvas.
-
-    Attributes:
-        image: [3, side, side] float32; 0 where there is no image.
-        size_hw: pixels of the canvas that show the image.
-    """
-
-    image: NDArray[np.float32]
-    size_hw: tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +24,8 @@ class Sample:
 
     Attributes:
         image_id: of the image.
-        canvas: what is seen of it.
+        side: of the canvas, at whose top left the image lies.
+        pixels: [h, w, 3] uint8 RGB, what is seen of it, as large as on the canvas.
         categories: [N] int64, places in the data's categories.
         boxes_cxcywh: [N, 4] float32 in [0, 1] of the canvas.
         masks: [N, side, side] uint8, 0 or 1.
@@ -49,7 +37,8 @@ class Sample:
     """
 
     image_id: str
-    canvas: Canvas
+    side: int
+    pixels: ImageRgb
     categories: NDArray[np.int64]
     boxes_cxcywh: NDArray[np.float32]
     masks: NDArray[np.uint8]
@@ -86,7 +75,8 @@ def training_sample(
     is_there, has_mask = seen.is_there(), seen.has_mask()
     return Sample(
         image_id=row.image_id,
-        canvas=_canvas(placed, view.side),
+        side=view.side,
+        pixels=placed,
         categories=row.categories[targets][is_there].astype(np.int64),
         boxes_cxcywh=xyxy_to_cxcywh(seen.boxes()[is_there] / view.side),
         masks=masks if is_there.all() else masks[is_there],
@@ -97,18 +87,6 @@ def training_sample(
             f"mask of image {row.image_id} {one.fault}" for one in painted if one.fault
         ),
     )
-
-
-def evaluation_sample(image: ImageRgb, side: int) -> Canvas:
-    """A whole image, its longer side as long as the canvas. `image` is [H, W, 3] uint8 RGB."""
-    view = whole_view((image.shape[0], image.shape[1]), side)
-    return _canvas(scaled(image, view.placed_hw), side)
-
-
-def _canvas(placed: ImageRgb, side: int) -> Canvas:
-    image = np.zeros((3, side, side), np.float32)
-    normalised(placed, image)
-    return Canvas(image=image, size_hw=(placed.shape[0], placed.shape[1]))
 
 
 def _seen(
@@ -170,9 +148,8 @@ class _Seen:
 def _damaged(row: ImageRow, view: View, complaint: str) -> Sample:
     return Sample(
         image_id=row.image_id,
-        canvas=Canvas(
-            image=np.zeros((3, view.side, view.side), np.float32), size_hw=view.placed_hw
-        ),
+        side=view.side,
+        pixels=np.zeros((*view.placed_hw, 3), np.uint8),  # all padding would be a network's NaN
         categories=np.zeros(0, np.int64),
         boxes_cxcywh=np.zeros((0, 4), np.float32),
         masks=np.zeros((0, view.side, view.side), np.uint8),

@@ -99,6 +99,17 @@ def test_the_least_recently_used_goes_first(far: UnsteadyStore, tmp_path: Path) 
     assert _cached(cache) == {objects[place].object_id for place in (0, 2, 3)}
 
 
+def test_reading_is_use(far: UnsteadyStore, tmp_path: Path) -> None:
+    stored = _put(far, 3000)
+    cache = _cache(tmp_path)
+    cache.read_range(far, stored, start=0, num_bytes=1)
+    cache.wait_until_filled()
+    path = cache.folder / object_path(stored.object_id)
+    os.utime(path, (1, 1))
+    cache.read_range(far, stored, start=0, num_bytes=1)
+    assert time.time() - path.stat().st_mtime < 60
+
+
 def test_what_is_in_use_is_not_thrown_out_for_what_is_wanted_next(
     far: UnsteadyStore, tmp_path: Path
 ) -> None:

@@ -146,6 +146,19 @@ def test_the_micro_batch_does_not_matter(
         assert torch.equal(whole[0].images, torch.cat([part.images for part in parts]))
 
 
+def test_no_two_images_are_jittered_alike(
+    builder: DatasetBuilder, opened: Open, tmp_path: Path
+) -> None:
+    """Nor is one in two epochs."""
+    data = opened(many_images(builder, 8))
+    config = student_config(config_of(tmp_path, **JITTER), batch=8)
+    sizes = [
+        size for step in _steps(data, config, 0, 4) for batch in step
+        for size in map(tuple, batch.sizes_hw.tolist()) if max(size) < 64
+    ]  # fmt: skip
+    assert len(set(sizes)) > 5
+
+
 def test_seeds_differ(builder: DatasetBuilder, opened: Open, tmp_path: Path) -> None:
     data = opened(many_images(builder, 9))
     orders = {
@@ -246,7 +259,8 @@ def test_one_damaged_image_does_not_stop_the_training(
         for batch in step:
             for row, image_id in enumerate(batch.image_ids):
                 assert bool(len(batch.targets[row].labels)) == (image_id != spoilt)
-                assert batch.is_judged[row].any() == (image_id != spoilt)
+                assert bool(batch.is_judged[row].any()) == (image_id != spoilt)
+                assert not batch.padding[row].all()
 
 
 def test_a_store_that_goes_away_and_comes_back(tmp_path: Path) -> None:

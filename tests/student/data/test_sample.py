@@ -11,7 +11,7 @@ import pytest
 
 from manifests.boxes import cxcywh_to_xyxy
 from manifests.layout import object_path
-from student.data.sample import Sample, evaluation_sample, training_sample
+from student.data.sample import Sample, training_sample
 from student.data.training_data import TrainingData
 from tests.manifests.conftest import DatasetBuilder, mask_row
 from tests.student.data.conftest import categories, config_of
@@ -41,15 +41,14 @@ def test_a_whole_view_shows_masks_and_true_boxes(
 ) -> None:
     box = (4.5, 3.25, 28.5, 21.75)  # finer than pixels, as annotators draw them
     sample = _sample(opened(_one(builder, box)), tmp_path)
-    assert sample.canvas.image.shape == (3, 64, 64)
-    assert sample.canvas.size_hw == SIZE
+    assert sample.side == 64
+    assert sample.pixels.shape == (*SIZE, 3)
     np.testing.assert_allclose(_boxes(sample), [box], atol=1e-4)
     assert sample.masks.shape == (1, 64, 64)
     assert sample.masks[0].sum() == 24 * 18
     assert sample.masks[0, 3:21, 4:28].all()
     assert sample.has_mask.tolist() == [True]
     assert sample.judged.tolist() == [True, True, True]
-    assert not sample.canvas.image[:, 48:].any()
 
 
 def test_boxes_of_cut_objects_are_those_of_what_is_seen(
@@ -99,7 +98,7 @@ def test_what_has_no_pixel_left_vanishes(
     assert _sample(data, tmp_path).categories.tolist() == [0, 1, 2]
     small = _sample(data, tmp_path, scale_min=0.125, scale_max=0.125)
     assert small.categories.tolist() == [2]
-    assert small.canvas.size_hw == (6, 8)
+    assert small.pixels.shape == (6, 8, 3)
     assert small.judged.all()
 
 
@@ -149,7 +148,8 @@ def test_a_damaged_image_teaches_nothing(
     sample = _sample(data, tmp_path)
     assert sample.masks.shape == (0, 64, 64)
     assert not sample.judged.any()
-    assert not sample.canvas.image.any()
+    assert sample.pixels.shape == (*SIZE, 3)
+    assert not sample.pixels.any()
     (complaint,) = sample.complaints
     assert image.image_id in complaint
     assert image.shard[:12] in complaint
@@ -171,15 +171,6 @@ def test_of_a_damaged_mask_the_box_is_left(
     assert "does not cover its image's pixels" in complaint
 
 
-def test_evaluation_shows_the_whole_image_without_jitter() -> None:
-    rgb = np.random.default_rng(0).integers(0, 256, (300, 200, 3), dtype=np.uint8)
-    canvas = evaluation_sample(rgb, 96)
-    assert canvas.image.shape == (3, 96, 96)
-    assert canvas.size_hw == (96, 64)
-    assert not canvas.image[:, :, 64:].any()
-    assert evaluation_sample(rgb[:1, :1], 32).size_hw == (32, 32)
-
-
 @pytest.mark.parametrize("seed", range(3))
 def test_samples_depend_on_their_generator_alone(
     builder: DatasetBuilder, opened: Open, tmp_path: Path, seed: int
@@ -189,4 +180,4 @@ def test_samples_depend_on_their_generator_alone(
     first, second = (_sample(data, tmp_path, seed, **jitter) for _ in range(2))
     for name in ("categories", "boxes_cxcywh", "masks", "weights"):
         np.testing.assert_array_equal(getattr(first, name), getattr(second, name))
-    np.testing.assert_array_equal(first.canvas.image, second.canvas.image)
+    np.testing.assert_array_equal(first.pixels, second.pixels)
