@@ -17,6 +17,7 @@ from manifests.commit import ExternalInput
 from manifests.dataset import Dataset
 from manifests.errors import InputError, MaskmillError, ObjectMissingError, WeightsError
 from manifests.manifest import Cell
+from manifests.models import TRAIN
 from manifests.taken_down import known_takedowns
 
 
@@ -37,6 +38,15 @@ class Finding:
 def findings(again: Again) -> Iterator[Finding]:
     """Everything that is worth knowing before the work is begun, which may take hours."""
     name = again.commit.operation.name
+    if name == TRAIN:
+        yield _fatal(
+            InputError(
+                f"{again.name} is a checkpoint of a student: 'reproduce' makes commits of data "
+                f"again, not trainings; 'maskmill show {again.commit_id[:12]}' lists the data and "
+                "settings to train another with"
+            )
+        )
+        return
     if name not in OPERATIONS:
         yield _fatal(
             InputError(

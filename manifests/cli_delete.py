@@ -180,6 +180,11 @@ def _print_takedown(done: Takedown) -> None:
             f"still in {', '.join(done.still_in)}: run the same there (a branch), or know that "
             "a tag keeps showing them until gc"
         )
+    if done.trained_on:
+        note(
+            f"{', '.join(done.trained_on)}: trained on some of them; train anew if their weights "
+            "must not have seen them"
+        )
 
 
 def _print_gc(result: GcResult) -> None:

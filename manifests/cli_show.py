@@ -14,8 +14,10 @@ from manifests.commit_details import CommitDetails, InputLayer
 from manifests.console import print_table, say
 from manifests.dataset import Dataset
 from manifests.lineage import needed
+from manifests.models import TRAIN
 
 _MOST_TAKEN_DOWN = 20
+_TO_MAKE_IT_AGAIN = "to make it again with 'maskmill reproduce'"
 Row = Mapping[str, Any]  # Any: one value of each column of a table
 
 
@@ -70,7 +72,8 @@ def print_commit(
 
 
 def _print_recipe(commit: Commit, found: CommitDetails) -> None:
-    say("\nto make it again with 'maskmill reproduce'")
+    is_model = commit.operation.name == TRAIN
+    say(f"\n{'what it was trained with' if is_model else _TO_MAKE_IT_AGAIN}")
     for need in needed(commit):
         if need.kind in ("commit", "input", "teacher", "weights"):
             digest = f"  sha256 {need.sha256}" if need.sha256 not in (None, need.value) else ""

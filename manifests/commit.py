@@ -102,7 +102,7 @@ class Commit:
         base: the commit that the operation worked on, if its branch had moved on by the end and the
             outcome was merged with the first parent; None: the first parent itself.
         attached: objects of the operation's outcome that are no cells, by name: `calibrator`,
-            `gold`; they are kept, sent and checked like cells.
+            `gold`, or a student's `weights` and `state`; kept, sent and checked like cells.
         quality: of a `filter` with calibrated confidence: kept share, expected mean IoU, thresholds
             and certificate; see engine.confidence.quality.
     """

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from manifests import schemas
 from manifests.errors import ObjectDamagedError, ObjectMissingError
+from manifests.models import STATE, WEIGHTS
 
 RESTORE = "restore it from a copy"
 MOVE_ASIDE = "run 'maskmill fsck --full', which moves it aside, then "
@@ -92,12 +93,14 @@ def removed_lost(object_id: str) -> Loss:
 
 
 def attached_lost(role: str, object_id: str) -> Loss:
-    """The calibrator of a `calibrate` step, or the table of gold rows that it came from."""
+    """The calibrator of a `calibrate` step or the table of gold rows that it came from; the weights
+    of a student's checkpoint, or what its training goes on from."""
+    cannot, again = _ATTACHED.get(role, _CALIBRATED)
     return Loss(
         what=f"the {role} {object_id[:12]}",
         object_id=object_id,
-        cannot="say where their confidence comes from, nor be certified",
-        remedy=f"{RESTORE}, or run 'maskmill calibrate' again",
+        cannot=cannot,
+        remedy=f"{RESTORE}, or {again}",
     )
 
 
@@ -159,6 +162,14 @@ def listed(names: Sequence[str], *, limit: int = 4) -> str:
     return " and ".join([", ".join(names[:-1]), names[-1]] if names[1:] else names)
 
 
+_CALIBRATED = (
+    "say where their confidence comes from, nor be certified", "run 'maskmill calibrate' again",
+)  # fmt: skip
+_OLDER = "use an older checkpoint, such as models/NAME@{1}, or run 'maskmill train' again"
+_ATTACHED = {
+    WEIGHTS: ("be used as students, nor trained on", _OLDER),
+    STATE: ("be trained on", _OLDER),
+}
 _INGESTED = (schemas.IMAGES, schemas.IMAGE_INDEX, schemas.BOXES, schemas.MASKS_HUMAN)
 _CANNOT = {
     schemas.IMAGES: "be labelled, shown in a report or exported with its images",

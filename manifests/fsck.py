@@ -82,7 +82,7 @@ def fsck(
     logs, heads = _refs(store, options.ref)
     roots = {*heads.values()} | {entry.commit for log in logs for entry in log.entries}
     stock = take_stock(store, roots - {""}, whole=options.full, listener=listener)
-    flaws = [*stock.flaws, *check_sizes(store, stock, listener=listener)]
+    flaws = [*stock.flaws, *check_sizes(store, stock, whole=options.full, listener=listener)]
     if options.full:
         unreadable = {flaw.object_id for flaw in flaws}
         flaws += check_contents(

@@ -16,6 +16,7 @@ from manifests.errors import ObjectMissingError
 from manifests.findings import WRONG_SIZE, Flaw
 from manifests.fsck_stock import Stock, cell_name, impossible, lost, num_threads, wrong_bytes
 from manifests.in_parallel import in_parallel
+from manifests.models import STATE, WEIGHTS
 from manifests.store import Store, StoredObject, explained
 
 # Handing a thread one name at a time would cost more than asking a local disk about it.
@@ -23,8 +24,13 @@ _BATCH = 64
 _CHUNK_BYTES = 4 * 2**20
 
 
-def check_sizes(store: Store, stock: Stock, *, listener: ByteListener) -> Iterator[Flaw]:
-    """Looks once for every object of the stock's cells, and reads the tables of its commits.
+def check_sizes(
+    store: Store, stock: Stock, *, whole: bool, listener: ByteListener
+) -> Iterator[Flaw]:
+    """Looks once for every object of the stock's cells, and reads what hangs on its commits.
+
+    Checkpoints, which may be gigabytes, are read if the store is to be read as a whole, and only
+    looked for if not.
 
     Raises:
         StoreError: the store does not answer.
@@ -42,7 +48,10 @@ def check_sizes(store: Store, stock: Stock, *, listener: ByteListener) -> Iterat
     yield from (impossible(name) for name in listed if not layout.is_object_id(name))
     yield from _contradictions(stock, listed)
     for object_id, role in stock.hanging().items():
-        if role != "removed":  # its size is written nowhere, so it is read; `removed` is already
+        if role in (WEIGHTS, STATE) and not whole:
+            if layout.is_object_id(object_id) and store.object_size(object_id) is None:
+                yield lost(object_id)
+        elif role != "removed":  # its size is written nowhere, so it is read; `removed` is already
             yield from check_hash(store, object_id)
 
 

@@ -15,6 +15,7 @@ from manifests.dataset import Dataset
 from manifests.errors import CommitError, ObjectDamagedError, ObjectMissingError, RefError
 from manifests.manifest import Manifest
 from manifests.merge_drafts import MergeDraft, draft_merge, draft_revert
+from manifests.models import TRAIN
 from manifests.pins import check_there, pinned
 from manifests.refs import Refs
 from manifests.removed import Removals
@@ -64,7 +65,7 @@ def merge_into(
         message: the merge commit's; empty: one is made.
 
     Raises:
-        RefError: no such ref.
+        RefError: no such ref, or it is a student's checkpoint.
         CommitError: the histories have nothing in common, or `gc` has taken objects of theirs.
         MergeConflictError: both sides changed the same cells, and nobody settled it.
         CommitConflictError: the branch moved meanwhile.
@@ -73,6 +74,11 @@ def merge_into(
     ours, theirs = writer.dataset.commit_id, Refs(store).resolve(their_ref)
     if is_ancestor(store, theirs, ours):
         return MergeResult(commit_id=ours, outcome="up_to_date")
+    if (commit := Commit.load(store, theirs)).operation.name == TRAIN:
+        raise RefError(
+            f"'{their_ref}' is a checkpoint of a student and has no data of its own; merge commit "
+            f"{commit.parents[0][:12]}, which it was trained on"
+        )
     with kept(store, theirs):
         if fast_forward and is_ancestor(store, ours, theirs):
             writer.move_to(theirs, reason="merge")

@@ -13,6 +13,7 @@ from manifests import schemas
 from manifests.cells import read_table
 from manifests.commit import Commit
 from manifests.errors import ObjectDamagedError
+from manifests.models import is_model
 from manifests.refs import RefEntry, Refs
 from manifests.removed import Removals
 from manifests.store import Store
@@ -39,7 +40,7 @@ class Roots:
 
 
 def find_roots(store: Store, *, now: float, keep_log_s: float) -> Roots:
-    """Heads of branches; tags, and what a branch pointed to within `keep_log_s`, as others.
+    """Heads of branches; as others tags, students, and where a branch was within `keep_log_s`.
 
     `now` is in seconds since 1970. An entry whose time cannot be told is kept.
 
@@ -47,10 +48,11 @@ def find_roots(store: Store, *, now: float, keep_log_s: float) -> Roots:
         ObjectDamagedError: an entry of a log cannot be read, so nobody knows what it keeps.
     """
     refs = Refs(store)
-    heads, tags = set(), frozenset(refs.tags().values())
+    heads: set[str] = set()
+    tags = frozenset(refs.tags().values())
     others = set(tags)
-    for log in refs.logs().values():
-        heads.add(log[-1].commit)
+    for name, log in refs.logs().items():
+        (others if is_model(name) else heads).add(log[-1].commit)
         for entry, after in itertools.pairwise(log):
             if now - _seconds(after, otherwise=now) < keep_log_s:
                 others.add(entry.commit)

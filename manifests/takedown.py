@@ -6,7 +6,7 @@ although older commits name it. Whoever merges or ingests later leaves the image
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from manifests import schemas
@@ -15,6 +15,7 @@ from manifests.dataset import Dataset, operation
 from manifests.errors import InputError
 from manifests.ledger import Ledger, LedgerCounter
 from manifests.manifest import Cell, Manifest
+from manifests.models import is_model
 from manifests.refs import Refs
 from manifests.removed import Removals, RemovedImage
 from manifests.shard_edit import without_images
@@ -53,12 +54,21 @@ class TakedownPlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Takedown:
-    """What was done. `still_in` are other branches and tags whose commits show the images yet."""
+    """What was done.
+
+    Attributes:
+        commit_id: what was committed.
+        images: those that were taken down.
+        num_boxes: that went with them.
+        still_in: other branches and tags whose commits show the images yet.
+        trained_on: students whose dataset had one of them.
+    """
 
     commit_id: str
     images: tuple[RemovedImage, ...]
     num_boxes: int
     still_in: tuple[str, ...]
+    trained_on: tuple[str, ...] = ()
 
 
 def take_down(
@@ -88,11 +98,13 @@ def take_down(
     plan = TakedownPlan(images=images, reason=reason, author=author or default_author(), time=now())
     draft, rows = draft_takedown(writer.dataset, plan)
     before = _boxes(writer.dataset.manifest)
+    still_in = list(_still_in(writer.dataset, branch, images))
     return Takedown(
         commit_id=writer.publish(replace(draft, message=message or draft.message)),
         images=rows,
         num_boxes=before - _boxes(draft.manifest),
-        still_in=tuple(_still_in(writer.dataset, branch, images)),
+        still_in=tuple(f"{kind} {name}" for kind, name in still_in if not is_model(name)),
+        trained_on=tuple(name for _, name in still_in if is_model(name)),
     )
 
 
@@ -140,25 +152,25 @@ def _config(rows: Sequence[RemovedImage], plan: TakedownPlan) -> dict[str, objec
     return {"image_ids": ids, "reason": plan.reason, "author": plan.author, "time": plan.time}
 
 
-def _still_in(dataset: Dataset, branch: str, images: Mapping[str, Collection[str]]) -> list[str]:
+def _still_in(
+    dataset: Dataset, branch: str, images: Mapping[str, Collection[str]]
+) -> Iterator[tuple[str, str]]:
     """Other branches and tags whose commit has one of the images, in these shards or in others."""
     refs = Refs(dataset.store)
-    named = [(f"branch {name}", id_) for name, id_ in refs.branches().items() if name != branch]
-    named += [(f"tag {name}", commit_id) for name, commit_id in refs.tags().items()]
+    named = [("branch", name, id_) for name, id_ in refs.branches().items() if name != branch]
+    named += [("tag", name, commit_id) for name, commit_id in refs.tags().items()]
     holders = dict.fromkeys(images, True) | {
         shard: False for shard in dataset.manifest.shards() if shard not in images
     }
     wanted = {image_id for ids in images.values() for image_id in ids}
-    found = []
-    for name, commit_id in named:
+    for kind, name, commit_id in named:
         other = Dataset(dataset.store, commit_id)
         for shard in other.manifest.shards():
             if shard not in holders:
                 ids = other.table(shard, schemas.IMAGE_INDEX, columns=["image_id"])["image_id"]
                 holders[shard] = not wanted.isdisjoint(ids.to_pylist())
         if any(holders[shard] for shard in other.manifest.shards()):
-            found.append(name)
-    return found
+            yield kind, name
 
 
 def _inputs(dataset: Dataset) -> LedgerCounter:

@@ -21,6 +21,7 @@ from manifests.errors import CommitConflictError, NothingToCommitError, RefError
 from manifests.ledger import Ledger
 from manifests.manifest import Manifest
 from manifests.merge_states import State, merge_states
+from manifests.models import is_model
 from manifests.pins import Pin, check_objects, check_there, wait_for_sweep
 from manifests.refs import RefEntry, Refs
 from manifests.removed import Removals
@@ -103,8 +104,13 @@ class Writer:
     """
 
     def __init__(self, store: Store, branch: str) -> None:
-        """Raises StoreError without a store, RefError without the branch."""
+        """Raises StoreError without a store, RefError without the branch or for a student's."""
         store.check_is_store()
+        if is_model(branch):
+            raise RefError(
+                f"branch '{branch}' holds the checkpoints of a student, so no data can be "
+                "committed to it; give another branch"
+            )
         self.store, self.branch = store, branch
         self._refs = Refs(store)
         self._entry = self._head()

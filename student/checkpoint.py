@@ -17,6 +17,7 @@ from safetensors.torch import load
 
 from manifests.commit import Commit
 from manifests.errors import InputError, ObjectDamagedError, RefError
+from manifests.models import MODELS, STATE, TRAIN, WEIGHTS, is_model
 from manifests.refs import Refs
 from manifests.store import Store
 from student.config import StudentConfig, config_from_values
@@ -28,11 +29,8 @@ if TYPE_CHECKING:
     from student.model.segmenter import Segmenter
     from student.text.table import TextTable
 
-OPERATION = "train"
 VERSION = 1
 """Raised when checkpoints of older versions cannot be trained on or loaded any more."""
-WEIGHTS, STATE = "weights", "state"
-MODELS = "models/"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +122,7 @@ def load_student(store: Store, ref: str, *, device: str = "cpu") -> Student:
     segmenter = build_segmenter(
         config.model, config.denoising, text_dim=texts.dim, pretrained=False
     )
-    load_weights(segmenter, read_tensors(store, found, WEIGHTS))
+    load_weights(segmenter, read_tensors(store, found, WEIGHTS), whose=_name(found.commit_id))
     return Student(
         segmenter=segmenter.to(device).eval(), config=config, texts=texts,
         categories=found.lineage.categories, commit_id=found.commit_id,
@@ -146,7 +144,7 @@ def parse_checkpoint(commit_id: str, store: Store) -> Checkpoint:
     """
     commit = Commit.load(store, commit_id)
     made, attached = commit.operation, commit.attached or {}
-    if made.name != OPERATION or not {WEIGHTS, STATE} <= attached.keys():
+    if made.name != TRAIN or not {WEIGHTS, STATE} <= attached.keys():
         have = ", ".join(_students(store)) or "none"
         raise RefError(
             f"commit {commit_id[:12]} is no checkpoint but the outcome of '{made.name}'; the "
@@ -154,10 +152,10 @@ def parse_checkpoint(commit_id: str, store: Store) -> Checkpoint:
         )
     if made.version != VERSION:
         raise InputError(
-            f"checkpoint {commit_id[:12]} has version {made.version}, expected {VERSION}; use the "
+            f"{_name(commit_id)} has version {made.version}, expected {VERSION}; use the "
             f"maskmill that wrote it ({made.code.get('maskmill', 'unknown')}), or train again"
         )
-    where = f"checkpoint {commit_id[:12]}"
+    where = _name(commit_id)
     try:
         lineage = msgspec.convert(made.config, type=Lineage)
     except msgspec.ValidationError as error:
@@ -177,7 +175,7 @@ def read_tensors(store: Store, checkpoint: Checkpoint, role: str) -> dict[str, T
         return load(store.get_bytes(object_id))
     except SafetensorError as error:
         raise ObjectDamagedError(
-            f"the {role} of checkpoint {checkpoint.commit_id[:12]} (object {object_id[:12]}) are "
+            f"the {role} of {_name(checkpoint.commit_id)} (object {object_id[:12]}) are "
             f"no safetensors: {error}; restore them from a copy, or use an older checkpoint"
         ) from error
 
@@ -187,7 +185,7 @@ def check_texts(texts: TextTable, checkpoint: Checkpoint) -> None:
     then, here = dict(checkpoint.lineage.text), dict(texts.identity)
     if then != here:
         raise InputError(
-            f"checkpoint {checkpoint.commit_id[:12]}: expected the text encoder {_words(then)}, "
+            f"{_name(checkpoint.commit_id)}: expected the text encoder {_words(then)}, "
             f"got {_words(here)}: its classes would mean something else; bring that encoder back, "
             "or train again"
         )
@@ -201,9 +199,13 @@ def _resolved(store: Store, ref: str) -> str:
     return refs.resolve(ref)
 
 
+def _name(commit_id: str) -> str:
+    return f"checkpoint {commit_id[:12]}"
+
+
 def _students(store: Store) -> Sequence[str]:
     names = Refs(store).branches()
-    return [name.removeprefix(MODELS) for name in names if name.startswith(MODELS)]
+    return [name.removeprefix(MODELS) for name in names if is_model(name)]
 
 
 def _words(identity: Mapping[str, str]) -> str:

@@ -20,14 +20,12 @@ from manifests.commit import Commit, default_author, now
 from manifests.dataset import operation
 from manifests.errors import CommitConflictError, CommitStateUnknownError
 from manifests.file_system import NoAnswerError
+from manifests.models import STATE, TRAIN, WEIGHTS
 from manifests.pins import check_objects, pinned
 from manifests.refs import RefEntry, Refs
 from manifests.store import Store
 from student.checkpoint import (
-    OPERATION,
-    STATE,
     VERSION,
-    WEIGHTS,
     Checkpoint,
     Lineage,
     branch_of,
@@ -136,7 +134,7 @@ class Checkpoints:
             message=message,
             time=now(),
             operation=operation(
-                OPERATION, version=VERSION, config=msgspec.to_builtins(lineage),
+                TRAIN, version=VERSION, config=msgspec.to_builtins(lineage),
                 packages=_PACKAGES, machines=(machine,),
             ),
             categories=dataset.categories,
@@ -157,9 +155,7 @@ class Checkpoints:
 
     def _advance(self, commit_id: str) -> None:
         try:
-            self._refs.advance(
-                self._branch, expected=self._entry, commit=commit_id, reason=OPERATION
-            )
+            self._refs.advance(self._branch, expected=self._entry, commit=commit_id, reason=TRAIN)
         except CommitStateUnknownError as error:
             raise NoAnswerError(str(error)) from error  # asked again, it is known
         except CommitConflictError as error:

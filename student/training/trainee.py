@@ -66,7 +66,7 @@ class Trainee:
             InputError: the tensors are those of another network.
         """
         raw = {name: state.get(f"{_RAW}{name}", value) for name, value in average.items()}
-        load_weights(self.network, raw)
+        load_weights(self.network, raw, whose=f"the checkpoint of step {steps}")
         for name, parameter in trainable(self.network):
             prefix = f"{_OPTIMIZER}{name}/"
             device = parameter.device
@@ -82,8 +82,8 @@ class Trainee:
         self.steps = steps
 
 
-def load_weights(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Fills a network with weights, all of them.
+def load_weights(network: nn.Module, tensors: Mapping[str, Tensor], *, whose: str) -> None:
+    """Fills a network with weights, all of them; `whose` they are is for the message.
 
     Raises:
         InputError: names or shapes are not the network's; says the first that differs.
@@ -93,9 +93,9 @@ def load_weights(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
         want, got = wanted.get(name), tensors.get(name)
         if want is None or got is None or want.shape != got.shape:
             raise InputError(
-                f"expected weights '{name}' of shape {_shape(want)}, got {_shape(got)}: they are "
-                "of another architecture, or of another version of maskmill; use the version that "
-                "trained them, or train again"
+                f"{whose}: expected weights '{name}' of shape {_shape(want)}, got {_shape(got)}: "
+                "they are of another architecture, or of another version of maskmill; use the "
+                "version that trained them, or train again"
             )
     network.load_state_dict(dict(tensors))
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 
-from manifests.dataset import init
+from manifests.dataset import Dataset
 from manifests.store import Store
 from student.checkpoint import DataVersion, Lineage
 from student.config import StudentConfig, config_values, load_config
-from student.data.patience import Patience
 from student.training.checkpoints import Checkpoints
 from student.training.optimizer import set_learning_rates
 from student.training.trainee import Trainee
@@ -22,14 +22,12 @@ CONFIG = load_config(
 MACHINE = {"device": "cpu", "workers": 1}
 
 
-def new_store(url: str = "memory://checkpoints") -> tuple[Store, Lineage]:
-    """An empty store, and the lineage of a run on its first commit."""
-    store = Store(url)
-    commit_id = init(store)
-    return store, Lineage(
-        student=config_values(CONFIG), step=0, run="run-1", parent=None,
-        data=(DataVersion(store=store.url, commit=commit_id),), categories=("bag", "hat"),
-        text={"encoder": "hashed"},
+def new_lineage(store: Store) -> Lineage:
+    """Of a run on the store's first commit."""
+    data = DataVersion(store=store.url, commit=Dataset.open(store).commit_id)
+    return Lineage(
+        student=config_values(CONFIG), step=0, run="run-1", parent=None, data=(data,),
+        categories=("bag", "hat"), text={"encoder": "hashed"},
     )  # fmt: skip
 
 
@@ -53,7 +51,7 @@ def take_steps(trainee: Trainee, count: int, config: StudentConfig = CONFIG) -> 
         trainee.steps += 1
 
 
-def checkpoints(store: Store, lineage: Lineage, **more: Patience) -> Checkpoints:
+def checkpoints(store: Store, lineage: Lineage, **more: Any) -> Checkpoints:
     """Of the student `shoes`."""
     return Checkpoints(store, lineage, name=CONFIG.name, **more)
 

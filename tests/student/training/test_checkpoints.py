@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from manifests.commit import Commit
+from manifests.dataset import init
 from manifests.errors import CommitConflictError, InputError
 from manifests.file_system import NoAnswerError
 from manifests.fsck import fsck
@@ -19,7 +22,7 @@ from tests.student.training.checkpoint_run import (
     CONFIG,
     MACHINE,
     checkpoints,
-    new_store,
+    new_lineage,
     new_trainee,
     of_run,
     take_steps,
@@ -28,8 +31,11 @@ from tests.student.training.checkpoint_run import (
 
 
 @pytest.fixture
-def store(tmp_path) -> Store:  # type: ignore[no-untyped-def]
-    return new_store(str(tmp_path / "st"))[0]
+def store(tmp_path: Path) -> Store:
+    """With an empty dataset."""
+    made = Store(str(tmp_path / "store"))
+    init(made)
+    return made
 
 
 def _check_same(one: Trainee, other: Trainee) -> None:
@@ -45,8 +51,8 @@ def _check_same(one: Trainee, other: Trainee) -> None:
         assert all(torch.equal(value, theirs[name]) for name, value in mine.items())
 
 
-def test_going_on_from_a_checkpoint_equals_never_having_stopped(tmp_path) -> None:  # type: ignore[no-untyped-def]
-    store, lineage = new_store(str(tmp_path / "st"))
+def test_going_on_from_a_checkpoint_equals_never_having_stopped(store: Store) -> None:
+    lineage = new_lineage(store)
     whole, first, second = new_trainee(), new_trainee(), new_trainee()
     take_steps(whole, 9)
     take_steps(first, 5)
@@ -71,8 +77,8 @@ def test_frozen_weights_are_stored_once() -> None:
     assert "optimizer/head.weight/exp_avg_sq" in names
 
 
-def test_a_checkpoint_says_what_it_came_from(tmp_path) -> None:  # type: ignore[no-untyped-def]
-    store, lineage = new_store(str(tmp_path / "st"))
+def test_a_checkpoint_says_what_it_came_from(store: Store) -> None:
+    lineage = new_lineage(store)
     trainee = new_trainee()
     take_steps(trainee, 3)
     first = write(store, lineage, trainee)
@@ -91,8 +97,8 @@ def test_a_checkpoint_says_what_it_came_from(tmp_path) -> None:  # type: ignore[
     assert [entry.commit for entry in Refs(store).history("models/shoes")] == [first, second]
 
 
-def test_gc_keeps_the_newest_and_lets_old_ones_go_after_the_logs_grace(tmp_path) -> None:  # type: ignore[no-untyped-def]
-    store, lineage = new_store(str(tmp_path / "st"))
+def test_gc_keeps_the_newest_and_lets_old_ones_go_after_the_logs_grace(store: Store) -> None:
+    lineage = new_lineage(store)
     trainee = new_trainee()
     take_steps(trainee, 1)
     old = write(store, lineage, trainee)
@@ -114,7 +120,7 @@ class _Unplugged(Store):
     num_failures = 0
     after_the_fact = False
 
-    def put_file(self, path) -> StoredObject:  # type: ignore[no-untyped-def]
+    def put_file(self, path: Path) -> StoredObject:
         self._fail()
         return super().put_file(path)
 
@@ -135,7 +141,7 @@ def _impatient(total_s: float, slept: list[float]) -> Patience:
 
 
 def test_a_store_that_is_away_for_a_minute_is_waited_for(store: Store) -> None:
-    _, lineage = store, _lineage_of(store)
+    lineage = new_lineage(store)
     cut, slept = _Unplugged(store.url), list[float]()
     trainee = new_trainee()
     take_steps(trainee, 1)
@@ -147,7 +153,7 @@ def test_a_store_that_is_away_for_a_minute_is_waited_for(store: Store) -> None:
 
 
 def test_but_not_for_ever_and_the_last_good_one_stays(store: Store) -> None:
-    lineage, trainee = _lineage_of(store), new_trainee()
+    lineage, trainee = new_lineage(store), new_trainee()
     take_steps(trainee, 1)
     good = write(store, lineage, trainee)
     take_steps(trainee, 1)
@@ -162,7 +168,7 @@ def test_but_not_for_ever_and_the_last_good_one_stays(store: Store) -> None:
 
 def test_an_answer_that_got_lost_is_no_conflict(store: Store) -> None:
     """The ref moved, but nobody said so: asked again, it is seen to be ours."""
-    lineage, trainee = _lineage_of(store), new_trainee()
+    lineage, trainee = new_lineage(store), new_trainee()
     take_steps(trainee, 1)
     cut = _Unplugged(store.url)
     found = checkpoints(cut, lineage, patience=_impatient(60, []))
@@ -175,35 +181,25 @@ def test_an_answer_that_got_lost_is_no_conflict(store: Store) -> None:
 
 
 def test_two_runs_of_one_name_do_not_mix(store: Store) -> None:
-    lineage, trainee = _lineage_of(store), new_trainee()
+    lineage, trainee = new_lineage(store), new_trainee()
     take_steps(trainee, 1)
     mine = checkpoints(store, lineage)
     write(store, of_run(lineage, "run-2"), trainee)
     with pytest.raises(CommitConflictError, match="branch 'models/shoes' moved"):
         mine.write(trainee, message="a", machine=MACHINE)
-    assert checkpoints(store, lineage).newest is None
+    with pytest.raises(CommitConflictError):  # nor after the loss of a worker
+        checkpoints(store, lineage)
+    assert checkpoints(store, lineage, begun_at=1).newest is None  # a restart begins there
     other = checkpoints(store, of_run(lineage, "run-2")).newest
     assert other is not None
     assert other.lineage.step == 1
 
 
 def test_weights_of_another_network_are_refused(store: Store) -> None:
-    lineage, trainee = _lineage_of(store), new_trainee()
+    lineage, trainee = new_lineage(store), new_trainee()
     take_steps(trainee, 1)
     write(store, lineage, trainee)
     other = new_trainee()
     other.network.head = torch.nn.Linear(8, 2)
     with pytest.raises(InputError, match=r"'head.weight' of shape \[2, 8\], got \[1, 8\]: they"):
         checkpoints(store, lineage).restore(other)
-
-
-def _lineage_of(store: Store):  # type: ignore[no-untyped-def]
-    from manifests.dataset import Dataset
-    from student.checkpoint import DataVersion, Lineage
-    from student.config import config_values
-
-    commit_id = Dataset.open(store).commit_id
-    return Lineage(
-        student=config_values(CONFIG), step=0, run="run-1", parent=None,
-        data=(DataVersion(store=store.url, commit=commit_id),), categories=("bag",), text={},
-    )  # fmt: skip
