@@ -19,24 +19,30 @@ class MovingAverage:
     """
 
     def __init__(self, network: nn.Module, *, decay: float) -> None:
-        """`decay` 0: the average is always the newest weights."""
+        """
+        Args:
+            network: on the device where it stays; it is looked at in every update.
+            decay: 0: the average is always the newest weights.
+        """
         self.decay, self.num_updates = decay, 0
-        self.tensors = {name: value.clone() for name, value in _state(network).items()}
+        newest = {name: value.detach() for name, value in network.state_dict().items()}
+        self.tensors = {name: value.clone() for name, value in newest.items()}
+        floats = [name for name, value in newest.items() if value.is_floating_point() and decay]
+        self._averaged = [self.tensors[name] for name in floats], [newest[name] for name in floats]
+        # Counters, such as a batch norm's, have no average.
+        copied = [name for name in newest if name not in floats]
+        self._copied = [(self.tensors[name], newest[name]) for name in copied]
 
     @torch.no_grad()
-    def update(self, network: nn.Module) -> None:
-        """Takes in the weights as they are after a step."""
+    def update(self) -> None:
+        """Takes in the network's weights as they are after a step."""
         decay = min(self.decay, (1 + self.num_updates) / (10 + self.num_updates))
         self.num_updates += 1
-        averages, newest = [], []
-        for name, value in _state(network).items():
-            if value.is_floating_point() and decay:
-                averages.append(self.tensors[name])
-                newest.append(value)
-            else:  # counters, such as a batch norm's
-                self.tensors[name].copy_(value)
+        averages, newest = self._averaged
         if averages:
             torch._foreach_lerp_(averages, newest, 1 - decay)
+        for mine, theirs in self._copied:
+            mine.copy_(theirs)
 
     @torch.no_grad()
     def restore(self, tensors: Mapping[str, Tensor], num_updates: int) -> None:
@@ -44,7 +50,3 @@ class MovingAverage:
         for name, value in self.tensors.items():
             value.copy_(tensors[name])
         self.num_updates = num_updates
-
-
-def _state(network: nn.Module) -> dict[str, Tensor]:
-    return {name: value.detach() for name, value in network.state_dict().items()}

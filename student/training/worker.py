@@ -100,7 +100,7 @@ def work(
     observer.started(first_step=trainee.steps, last_step=train.steps)
     for batches in pace.waiting_for(steps):
         outcome = stepper.take(trainee.steps, batches)
-        trainee.average.update(trainee.network)
+        trainee.average.update()
         trainee.steps += 1
         observer.took(outcome, seconds=pace.took(outcome))
         is_last = trainee.steps == train.steps

@@ -47,7 +47,7 @@ def take_steps(trainee: Trainee, count: int, config: StudentConfig = CONFIG) -> 
         trainee.optimizer.zero_grad()
         loss.total.backward()
         trainee.optimizer.step()
-        trainee.average.update(trainee.network)
+        trainee.average.update()
         trainee.steps += 1
 
 
