@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import cv2
 import numpy as np
@@ -114,7 +115,7 @@ class _Grid:
         columns = np.repeat(values, lengths).reshape(-1, self._num_rows)
         if step > 1:
             size = self._num_rows // step, len(columns) // step
-            columns = cv2.resize(columns, size, interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
+            columns = cast(Mask, cv2.resize(columns, size, interpolation=cv2.INTER_AREA))
         return self._put(columns, first // step, canvas)
 
     def _put(self, columns: Mask, first: int, canvas: Mask) -> Painted:

@@ -69,6 +69,19 @@ def test_channels_are_red_green_blue_at_every_reduction() -> None:
         assert got[..., 1:].max() < 15
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("size_hw", [(403, 301), (97, 131), (9, 1030), (1201, 3)])
+def test_odd_sizes_at_every_reduction(kind: str, size_hw: tuple[int, int]) -> None:
+    data = _bytes(_photo(size_hw), kind)
+    whole = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+    for side in (32, 64, 96, 160, 512):
+        view = whole_view(size_hw, side)
+        got = decode_view(data, view)
+        assert got.shape == (*view.placed_hw, 3)
+        if min(view.placed_hw) > 8:
+            assert np.abs(got - scaled(whole, view.placed_hw).astype(float)).mean() < 6
+
+
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.98])
 def test_cut_bytes_are_damaged(share: float) -> None:
     data = _bytes(_photo((60, 80)))
