@@ -89,7 +89,7 @@ def build_backbone(config: BackboneConfig, *, pretrained: bool = True) -> Backbo
         else build_timm(config, pretrained=pretrained)
     )
     if config.weights != "none":
-        # Their statistics are of many more images than a batch has (DETR, section A.4).
+        # Their statistics are of many more images than a batch has (DETR, arXiv 2005.12872).
         freeze_batch_norm_2d(body)  # type: ignore[no-untyped-call]
     return Backbone(body, frozen_stages=config.frozen_stages).train()
 

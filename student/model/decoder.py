@@ -1,6 +1,6 @@
 """The decoder: learnable and conditional queries tell each other what they know, then look.
 
-Method: MQ-Former (CVPR 2025, section 3) on Mask DINO's decoder (arXiv 2206.02777, section 3.3).
+Method: MQ-Former (CVPR 2025, section 3) on Mask DINO's decoder (arXiv 2206.02777).
 MQ-Former gives neither the order nor the norms of its dual-query cross-attention. Here a layer is
 1. cross-attention both ways, learnable to conditional and conditional to learnable, both from the
    same input, each with its residual and norm; noised targets stand in for conditional queries,
@@ -8,8 +8,8 @@ MQ-Former gives neither the order nor the norms of its dual-query cross-attentio
 2. self-attention over all queries;
 3. deformable cross-attention to the encoder's tokens, inside the query's box;
 4. feed-forward;
-and then every box is refined (Deformable DETR, arXiv 2010.04159, section A.4). Positions are
-embeddings of the boxes (DAB-DETR, arXiv 2201.12329, section 4.2).
+and then every box is refined (Deformable DETR, arXiv 2010.04159, iterative refinement). Positions
+are embeddings of the boxes (DAB-DETR, arXiv 2201.12329).
 
 Legend: B images, Q queries, C channels, N tokens.
 """

@@ -1,6 +1,6 @@
 """Multi-scale deformable attention: each query looks at a few points of every level.
 
-Method: Deformable DETR (arXiv 2010.04159, section 4.1 and equation 3; initialisation: section A.4).
+Method: Deformable DETR (arXiv 2010.04159, section 4.1; initialisation: its appendix).
 Plain torch. The samples of all queries are as large as dozens of feature maps; they are made an
 image at a time on the CPU, where they then stay in its caches, and made again for the gradients.
 

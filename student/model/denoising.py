@@ -1,6 +1,6 @@
 """Contrastive denoising: noised targets as further queries, which must find their way back.
 
-Method: DINO (arXiv 2203.03605, section 3.3) as in Mask DINO (arXiv 2206.02777, section 3.4), with
+Method: DINO (arXiv 2203.03605, contrastive denoising) as in Mask DINO (arXiv 2206.02777), with
 the text of a target as content. In each group every target comes once with little noise, to be
 found, and once with more, to be told from an object.
 

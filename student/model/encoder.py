@@ -1,6 +1,6 @@
 """Segmentation encoder: a backbone's maps to tokens that know each other, and to pixel embeddings.
 
-Method: Mask DINO (arXiv 2206.02777, section 3.2 and figure 2): deformable layers over the maps of
+Method: Mask DINO (arXiv 2206.02777, segmentation branch): deformable layers over the maps of
 stride 8, 16 and 32, then one step of a feature pyramid to the map of stride 4. Norms are over the
 channels of each place, where Mask DINO has group norms over whole maps: so what is on a place does
 not depend on how much of the canvas is padding.
@@ -114,7 +114,7 @@ class _Projection(nn.Module):
 
 
 class _Halving(nn.Module):
-    """A level coarser than the backbone has, from its last map (Deformable DETR, section A.1)."""
+    """A level coarser than the backbone has, from its last map (Deformable DETR, appendix)."""
 
     def __init__(self, channels: int, dim: int) -> None:
         super().__init__()

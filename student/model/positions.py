@@ -15,8 +15,8 @@ _LEAST = 1e-4
 def sine_embedding(coordinates: Tensor, dim: int) -> Tensor:
     """[..., n] coordinates in [0, 1] to [..., n * dim]: sines and cosines, dim / 2 of each.
 
-    As in the Transformer, on normalised coordinates (DETR, arXiv 2005.12872, section A.4), with
-    the lower temperature that DAB-DETR (arXiv 2201.12329, section 4.4) found right for images.
+    As in the Transformer, on normalised coordinates (DETR, arXiv 2005.12872, appendix), with the
+    lower temperature that DAB-DETR (arXiv 2201.12329, temperature tuning) found right for images.
     """
     steps = torch.arange(dim // 2, device=coordinates.device, dtype=torch.float32)
     frequencies = 2 * math.pi * _TEMPERATURE ** (-2 * steps / dim)  # [dim / 2]

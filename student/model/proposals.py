@@ -1,8 +1,8 @@
 """Conditional queries: the places of an image that look most like one of the texts.
 
-Method: Mask DINO (arXiv 2206.02777, section 3.3), as two-stage Deformable DETR (arXiv 2010.04159,
-section A.4): every token of the encoder scores the texts and refines a box of its level's size
-around itself; the best by their highest score become queries.
+Method: Mask DINO (arXiv 2206.02777, query selection), as two-stage Deformable DETR (arXiv
+2010.04159, appendix): every token of the encoder scores the texts and refines a box of its level's
+size around itself; the best by their highest score become queries.
 
 Legend: B images, N tokens, C channels, K texts, k chosen tokens.
 """

@@ -52,8 +52,11 @@ def token_centers(shapes_hw: Sequence[tuple[int, int]], device: torch.device) ->
 
 def token_levels(shapes_hw: Sequence[tuple[int, int]], device: torch.device) -> Tensor:
     """[N] int64: the level of every token."""
-    sizes = torch.tensor([height * width for height, width in shapes_hw], device=device)
-    return torch.arange(len(sizes), device=device).repeat_interleave(sizes)
+    levels = [
+        torch.full((height * width,), index, device=device)
+        for index, (height, width) in enumerate(shapes_hw)
+    ]
+    return torch.cat(levels)
 
 
 def _centers(height: int, width: int, device: torch.device) -> Tensor:

@@ -138,7 +138,7 @@ class Segmenter(nn.Module):
             raise InputError(
                 f"segmenter: expected padding {(batch, height, width)}, got {tuple(padding.shape)}"
             )
-        if texts.ndim != 2 or not len(texts) or texts.shape[1] != self._text_dim:
+        if texts.ndim != 2 or not texts.shape[0] or texts.shape[1] != self._text_dim:
             raise InputError(
                 f"segmenter: expected texts [at least 1, {self._text_dim}], got {list(texts.shape)}"
             )

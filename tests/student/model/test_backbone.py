@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -90,6 +91,13 @@ def test_batch_norms_of_pretrained_weights_are_frozen_while_the_rest_learns(
     assert all(torch.equal(a, b) for a, b in zip(learning, judging, strict=True))
     learning[-1].sum().backward()
     assert all(parameter.grad is not None for parameter in backbone.parameters())
+
+
+def test_a_copy_keeps_its_own_stages_frozen() -> None:
+    backbone = copy.deepcopy(_built(frozen_stages=2)).train()
+    stages = backbone.body.stage_modules()
+    training = [[any(m.training for m in part.modules()) for part in stage] for stage in stages]
+    assert [any(stage) for stage in training] == [False, False, True, True]
 
 
 def test_without_weights_batch_norms_learn() -> None:

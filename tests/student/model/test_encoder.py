@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -77,6 +79,26 @@ def test_tokens_of_padding_reach_no_others() -> None:
     kept = ~before.padding
     torch.testing.assert_close(before.tokens[kept], after.tokens[kept])
     assert not torch.allclose(before.tokens[~kept], after.tokens[~kept])
+
+
+def test_a_token_looks_around_itself() -> None:
+    torch.manual_seed(0)
+    infos = _infos(HIERARCHY)
+    config = transformer(encoder_layers=1)
+    encoder, without = (
+        SegmentationEncoder(replace(config, encoder_layers=layers), infos) for layers in (1, 0)
+    )
+    without.load_state_dict(encoder.state_dict(), strict=False)
+    layer = encoder.layers[0]
+    torch.nn.init.zeros_(layer.attention.offsets.bias)
+    on_finest = torch.tensor([50.0, 0.0, 0.0]).repeat_interleave(config.points).repeat(config.heads)
+    layer.attention.weights.bias.data.copy_(on_finest)
+    maps, padding = _maps(infos), torch.zeros(2, HEIGHT, WIDTH, dtype=torch.bool)
+    tokens = without(maps, padding).pyramid.tokens[:, :96]  # before the layer, of the finest level
+    itself = layer.attention.out(layer.attention.values(tokens))
+    wanted = layer.feedforward(layer.norm(tokens + itself))
+    found = encoder(maps, padding).pyramid.tokens[:, :96]
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("maps", [((16, 8), (16, 8)), ((4, 6), (8, 10)), ((8, 6), (16, 8))])
