@@ -19,6 +19,7 @@ from manifests.console import JsonOption, StoreOption, examples, open_store, pri
 EPILOG = examples(
     "maskmill predict photos/ --model models/student --store st --out predicted",
     'maskmill predict a.jpg b.jpg --text "red bag" --text "left shoe" --store st --out found',
+    "maskmill predict photos/ --task panoptic --min-score 0.15 --store st --out panoptic",
     "maskmill predict s3://bucket/photos --store s3://bucket/st --out s3://bucket/predicted",
 )
 
@@ -34,6 +35,14 @@ def predict(
         list[str] | None,
         typer.Option(metavar="PHRASE", help="Look for this instead of the student's categories."),
     ] = None,
+    task: Annotated[
+        str,
+        typer.Option(
+            metavar="TASK",
+            help="instance, panoptic, semantic, foreground or referring; default: referring with "
+            "--text, else instance.",
+        ),
+    ] = "",
     min_score: Annotated[float, typer.Option(min=0, max=1, help="Leave out what is below.")] = 0.3,
     top: Annotated[int, typer.Option(min=1, help="Segments of a photo, at most.")] = 100,
     overlays: Annotated[int, typer.Option(min=0, help="Photos to draw, at most.")] = 200,
@@ -53,7 +62,10 @@ def predict(
     from student.predictor import PredictOptions, predictor_source
 
     opened = open_store(store)
-    options = PredictOptions(texts=tuple(text or ()), top=top, on_gpu=gpus_per_worker > 0)
+    options = PredictOptions(
+        task=task, texts=tuple(text or ()), top=top, min_score=min_score,
+        on_gpu=gpus_per_worker > 0,
+    )  # fmt: skip
     source = predictor_source(opened, model, options)
     config = PredictConfig(
         images=tuple(images), image_batch=image_batch,
@@ -63,6 +75,7 @@ def predict(
         ),
     )  # fmt: skip
     with ProgressListener(is_quiet=as_json) as listener:
+        listener.step(f"predict with {model}")
         found = run(opened, source, config, on_progress=listener.progress)
     target = OutputConfig(folder=out, overlays=overlays, min_score=min_score)
     summary = write_predictions(found, target, made_by=source.identity)

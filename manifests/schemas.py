@@ -243,7 +243,7 @@ PREDICTIONS_SCHEMA = pa.schema(
                         pa.field("score", pa.float32(), nullable=False),
                         pa.field("box_xyxy", pa.list_(pa.float32(), 4), nullable=False),
                         pa.field("counts", pa.binary(), nullable=False),
-                        # "learnable" or "conditional".
+                        # "learnable", "conditional" or "several": what found it.
                         pa.field("query", pa.string(), nullable=False),
                     ]
                 )

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from manifests import rle
 from manifests.errors import InputError
+from manifests.settings import did_you_mean
+from student.predicted_segments import TASKS, Said, segments_of
 from teachers.predictor import PredictedSegment, PredictorSource
 
 if TYPE_CHECKING:
     from manifests.store import Store
     from student.checkpoint import Student
-    from student.evaluation.segments import ImageOutput
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,19 +25,26 @@ class PredictOptions:
     """What to look for.
 
     Attributes:
-        texts: phrases, of each of which the one best segment of a photo is wanted; empty: the
-            categories that the student was taught, and any number of segments.
+        task: a key of `predicted_segments.TASKS`; empty: `referring` with texts, else `instance`.
+        texts: phrases, taken as they stand; empty: the categories that the student was taught.
         top: segments of a photo, at most.
+        min_score: class score below which `panoptic` makes no segment.
         on_gpu: work on the first GPU that the process sees.
     """
 
+    task: str = ""
     texts: tuple[str, ...] = ()
     top: int = 100
+    min_score: float = 0.3
     on_gpu: bool = False
 
     def __post_init__(self) -> None:
         if self.top < 1:
             raise InputError(f"top: expected at least 1, got {self.top}")
+        task = self.task or ("referring" if self.texts else "instance")
+        if task not in TASKS:
+            raise InputError(f"task '{task}' is unknown; {did_you_mean(task, TASKS)}")
+        object.__setattr__(self, "task", task)
 
 
 def predictor_source(store: Store, ref: str, options: PredictOptions) -> PredictorSource:
@@ -54,7 +61,9 @@ def predictor_source(store: Store, ref: str, options: PredictOptions) -> Predict
             "student": checkpoint.commit_id,
             "weights": checkpoint.attached["weights"],
             "texts": list(options.texts),
+            "task": options.task,
             "top": options.top,
+            **({"min_score": options.min_score} if options.task == "panoptic" else {}),
         },
         build=partial(_build, store, checkpoint.commit_id, options),
     )
@@ -80,40 +89,16 @@ class StudentPredictor:
     def predict(self, photos: Sequence[NDArray[np.uint8]]) -> list[list[PredictedSegment]]:
         """See `teachers.predictor.Predictor.predict`."""
         from student.evaluation.forward import image_outputs
+        from student.evaluation.image_output import SegmentOptions
 
         outputs = image_outputs(self._student, photos, self._vectors, device=self._device)
-        return [self._segments(image, num_learnable) for image, num_learnable in outputs]
-
-    def _segments(self, image: ImageOutput, num_learnable: int) -> list[PredictedSegment]:
-        from student.evaluation.segments import SegmentOptions, instances, referred
-
-        segment_options = SegmentOptions(max_instances=self._options.top)
-        if not self._options.texts:
-            found = instances(image, segment_options)
-            return [
-                PredictedSegment(
-                    text=self._texts[int(found.categories[row])],
-                    score=float(found.scores[row]),
-                    box_xyxy=_box(found.boxes_xyxy[row]),
-                    counts=found.counts[row],
-                    query="learnable" if found.queries[row] < num_learnable else "conditional",
-                )
-                for row in range(len(found))
-            ]
-        segments = []
-        for number, text in enumerate(self._texts):
-            one = referred(image, number)
-            box = rle.box_xyxy(one.counts, size_hw=image.frame.size_hw)
-            if one.counts and rle.area(one.counts, size_hw=image.frame.size_hw):
-                segments.append(
-                    PredictedSegment(
-                        text=text, score=one.score, box_xyxy=_box(box), counts=one.counts,
-                        query="learnable" if one.query < num_learnable else "conditional",
-                    )
-                )  # fmt: skip
-        return sorted(segments, key=lambda segment: -segment.score)[: self._options.top]
-
-
-def _box(values: NDArray[np.float32]) -> tuple[float, float, float, float]:
-    x1, y1, x2, y2 = (float(value) for value in values)
-    return x1, y1, x2, y2
+        options = SegmentOptions(
+            max_instances=self._options.top, object_threshold=self._options.min_score
+        )
+        return [
+            segments_of(
+                Said(image=image, texts=self._texts, num_learnable=number, options=options),
+                self._options.task, top=self._options.top,
+            )
+            for image, number in outputs
+        ]  # fmt: skip

@@ -22,7 +22,7 @@ class PredictedSegment:
         score: in [0, 1].
         box_xyxy: absolute pixels of the upright photo.
         counts: COCO RLE in the photo's size.
-        query: `learnable` or `conditional`, whichever kind of query found it.
+        query: `learnable` or `conditional`, whichever kind of query found it; `several`.
     """
 
     text: str

@@ -10,6 +10,7 @@ from PIL import Image
 
 from engine.pool import PoolConfig
 from engine.predict import PredictConfig, predict
+from manifests import rle
 from manifests.errors import InputError, RefError
 from manifests.refs import Refs
 from manifests.store import Store
@@ -70,6 +71,22 @@ def test_of_a_phrase_there_is_one_segment_at_most(store: Store) -> None:
     assert len({segment.text for segment in found}) == len(found) <= 2
 
 
+@pytest.mark.parametrize("task", ["panoptic", "semantic", "foreground"])
+def test_segments_of_these_tasks_do_not_overlap(store: Store, task: str) -> None:
+    options = PredictOptions(task=task, min_score=0.001)
+    predictor = StudentPredictor(load_student(store, "small"), options, device="cpu")
+    photo = np.random.default_rng(3).integers(0, 255, (50, 60, 3), dtype=np.uint8)
+    (found,) = predictor.predict([photo])
+    masks = [rle.decode(segment.counts, size_hw=(50, 60)) for segment in found]
+    assert all(mask.any() for mask in masks)
+    if masks:
+        assert np.sum(masks, axis=0).max() == 1
+    if task == "foreground":
+        assert [segment.text for segment in found] == ["foreground"]
+    if task == "semantic":
+        assert len({segment.text for segment in found}) == len(found)
+
+
 def test_a_folder_goes_through_the_engine(store: Store, photos: Path) -> None:
     source = predictor_source(store, "small", PredictOptions(top=3))
     config = PredictConfig(images=(str(photos),), pool=PoolConfig(executor="inline"))
@@ -94,6 +111,8 @@ def test_what_is_no_student_is_said(store: Store) -> None:
         predictor_source(store, "nobody", PredictOptions())
     with pytest.raises(InputError, match="top: expected at least 1"):
         PredictOptions(top=0)
+    with pytest.raises(InputError, match="did you mean 'panoptic'"):
+        PredictOptions(task="panoptik")
     assert "models/small" in Refs(store).branches()
 
 
