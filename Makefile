@@ -4,6 +4,8 @@
 # make lock      resolve requirements/*.in again
 # Each sets up .venv first, which is quick when it is there.
 
+# Tests share nothing, so several run at once; whoever is free takes another's.
+PYTEST_JOBS := -n auto --maxprocesses 4 --dist worksteal
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -31,10 +33,10 @@ demo: $(STAMP)
 	@echo "open demo-out/report.html in a browser"
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PYTEST_JOBS)
 
 test-all: $(STAMP)
-	$(BIN)/python -m pytest -m "slow or not slow"
+	$(BIN)/python -m pytest $(PYTEST_JOBS) -m "slow or not slow"
 
 check: $(STAMP)
 	$(BIN)/ruff check .

@@ -73,7 +73,7 @@ def main() -> None:
     parser.add_argument("--arms", help="comma-separated names; default: all")
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
-    prepare(arguments.data, arguments.work, human=arguments.human)
+    prepare(arguments)
     wanted = arguments.arms.split(",") if arguments.arms else None
     results = {}
     for arm in arms(arguments.human, arguments.photos):
@@ -82,18 +82,19 @@ def main() -> None:
             show(results)
 
 
-def prepare(data: Path, work: Path, *, human: int) -> None:
+def prepare(arguments: argparse.Namespace) -> None:
     """`truth`: all human masks. `weak`: those of the first photos; the rest by the main job."""
+    work, images = arguments.work, arguments.data / "images"
     truth, weak = work / "truth", work / "weak"
-    if not truth.exists():
-        maskmill("init", "--store", truth)
-        maskmill("ingest", "coco", data / "masks.json", data / "images", "--store", truth)
+    document = json.loads((arguments.data / "masks.json").read_text())
+    document["images"] = document["images"][: arguments.photos + arguments.judge]
     if not (work / "ready").exists():
-        if not weak.exists():
-            boxes = work / "boxes.json"
-            boxes.write_text(json.dumps(without_most_masks(data / "masks.json", human=human)))
-            maskmill("init", "--store", weak)
-            maskmill("ingest", "coco", boxes, data / "images", "--store", weak)
+        for store, human in ((truth, None), (weak, arguments.human)):
+            if not store.exists():
+                boxes = work / f"{store.name}.json"
+                boxes.write_text(json.dumps(with_masks_of(document, human)))
+                maskmill("init", "--store", store)
+                maskmill("ingest", "coco", boxes, images, "--store", store)
         for teacher in ("grabcut", "u2netp", "sam_vit_t"):
             maskmill("label", teacher, "--store", weak)
         maskmill("agree", "--store", weak)
@@ -108,14 +109,20 @@ def prepare(data: Path, work: Path, *, human: int) -> None:
         (work / "ready").touch()
 
 
-def without_most_masks(path: Path, *, human: int) -> dict[str, Any]:
-    """The document with segmentations on the first `human` photos only."""
-    document: dict[str, Any] = json.loads(path.read_text())
-    first = {image["id"] for image in document["images"][:human]}
-    for annotation in document["annotations"]:
-        if annotation["image_id"] not in first:
-            del annotation["segmentation"]
-    return document
+def with_masks_of(document: dict[str, Any], human: int | None) -> dict[str, Any]:
+    """The document with segmentations on the first `human` photos only; None: on all."""
+    ids = [image["id"] for image in document["images"]]
+    every, masked = set(ids), set(ids if human is None else ids[:human])
+    annotations = [
+        annotation if annotation["image_id"] in masked else without_mask(annotation)
+        for annotation in document["annotations"]
+        if annotation["image_id"] in every
+    ]
+    return document | {"annotations": annotations}
+
+
+def without_mask(annotation: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in annotation.items() if key != "segmentation"}
 
 
 def run_arm(arm: Arm, arguments: argparse.Namespace) -> dict[str, Any]:
