@@ -115,13 +115,17 @@ def test_gc_keeps_the_newest_and_lets_old_ones_go_after_the_logs_grace(store: St
 
 
 class _Unplugged(Store):
-    """A store whose network is cut for the next `num_failures` writes of objects or refs."""
+    """A store whose network is cut for the next `num_failures` writes of files or refs.
+
+    Or, `after_the_fact`, when a ref was written and its writer has yet to hear of it.
+    """
 
     num_failures = 0
     after_the_fact = False
 
     def put_file(self, path: Path) -> StoredObject:
-        self._fail()
+        if not self.after_the_fact:
+            self._fail()
         return super().put_file(path)
 
     def create_if_absent(self, key: str, data: bytes) -> None:
