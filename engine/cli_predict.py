@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 from typing import Annotated
 
 import typer
@@ -57,7 +58,7 @@ def predict(
     """Find segments in photos with a trained student; COCO JSON and pictures."""
     from engine.predict import PredictConfig
     from engine.predict import predict as run
-    from engine.predict_output import OutputConfig, write_predictions
+    from engine.predict_output import OVERLAYS, OutputConfig, write_predictions
     from engine.progress import ProgressListener
     from student.predictor import PredictOptions, predictor_source
 
@@ -68,7 +69,7 @@ def predict(
     )  # fmt: skip
     source = predictor_source(opened, model, options)
     config = PredictConfig(
-        images=tuple(images), image_batch=image_batch,
+        images=tuple(images), without=posixpath.join(out, OVERLAYS), image_batch=image_batch,
         pool=pool_for(
             opened, inline=inline, ray_address=ray_address, workers=workers,
             cpus_per_worker=cpus_per_worker, gpus_per_worker=gpus_per_worker,

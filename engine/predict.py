@@ -33,6 +33,7 @@ class PredictConfig:
 
     Attributes:
         images: files, folders and URLs.
+        without: a folder below which no photo is taken; empty: none.
         image_batch: photos given to the student together, at most.
         task_images: photos a task.
         pool: where the workers run.
@@ -40,6 +41,7 @@ class PredictConfig:
     """
 
     images: tuple[str, ...]
+    without: str = ""
     image_batch: int = 4
     task_images: int = 200
     pool: PoolConfig = PoolConfig()
@@ -71,7 +73,7 @@ def predict(
         InputError: no photo is there.
         JobError, JobInterruptedError: the job did not finish; finished tasks are kept.
     """
-    photos = find_photos(config.images)
+    photos = find_photos(config.images, without=config.without)
     payloads = [payload for one in photos for payload in _plan(one, source, config)]
     build = partial(_build_worker, store, source, config.image_batch)
     with open_pool(build, config=config.pool, default_cpus=0, num_tasks=len(payloads)) as pool:

@@ -26,6 +26,7 @@ from manifests.errors import StoreError
 from teachers.overlay import Mark, colour_of, draw_marks, encode_jpeg
 
 FILE = "predictions.json"
+OVERLAYS = "overlays"
 _JPEG_QUALITY = 88
 _LONG_SIDE_PX = 1000
 _encode = msgspec.json.Encoder().encode
@@ -82,7 +83,7 @@ def write_predictions(
             _write_coco(stream, roots, numbers, config, made_by)
         drawn = 0
         for file_name, jpeg in _overlays(roots, config):
-            overlays = posixpath.join(folder, "overlays")
+            overlays = posixpath.join(folder, OVERLAYS)
             files.makedirs(overlays, exist_ok=True)
             files.pipe_file(posixpath.join(overlays, file_name), jpeg)
             drawn += 1

@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 
 LAYER = "predictions"
 _READERS = 4
+_PASSING = frozenset({"missing_file", "unreadable_file", "out_of_memory"})
+"""Reasons that are not in the bytes of a photo: a network, a right, a worker without the folder."""
 
 Row = dict[str, Any]  # Any: one value of each column of PREDICTIONS_SCHEMA
 
@@ -39,6 +41,7 @@ class PredictPayload:
         work_key: see `engine.task.Payload`.
         root: the folder or bucket.
         names: the photos, below it.
+        is_part: of another payload, which asks for its record.
         parts: work keys of finished parts.
         failures: position in `names` -> ledger word, for photos that cannot be done.
     """
@@ -46,6 +49,7 @@ class PredictPayload:
     work_key: str
     root: str
     names: tuple[str, ...]
+    is_part: bool = False
     parts: tuple[str, ...] = ()
     failures: Mapping[int, str] = field(default_factory=dict)
 
@@ -63,7 +67,7 @@ class PredictPayload:
             operation="predict-part", version=1, inputs=[self.work_key],
             config={"start": start, "stop": stop},
         )  # fmt: skip
-        return replace(self, work_key=key, names=self.names[start:stop])
+        return replace(self, work_key=key, names=self.names[start:stop], is_part=True)
 
     def assembled(self, parts: Sequence[str], failures: Mapping[int, str]) -> Self:
         """See `engine.task.Payload.assembled`."""
@@ -99,7 +103,10 @@ class PredictWorker:
         table = pa.Table.from_pylist(rows, schema=PREDICTIONS_SCHEMA)
         shard = sha256_hex(payload.work_key.encode())
         cell = write_cell(self._store, table, shard=shard, layer=LAYER)
-        return publish_result(self._store, payload.work_key, ResultRecord(cells=(cell,)))
+        record = ResultRecord(cells=(cell,))
+        if not payload.is_part and not _PASSING.isdisjoint(table["reason"].to_pylist()):
+            return record  # what failed for a passing reason is tried again by the next run
+        return publish_result(self._store, payload.work_key, record)
 
     def _finished(self, payload: PredictPayload) -> list[Row | None]:
         rows: list[Row | None] = [None] * len(payload.names)

@@ -26,7 +26,8 @@ class PredictOptions:
 
     Attributes:
         task: a key of `predicted_segments.TASKS`; empty: `referring` with texts, else `instance`.
-        texts: phrases, taken as they stand; empty: the categories that the student was taught.
+        texts: phrases, taken as they stand, each once; empty: the categories that the student was
+            taught.
         top: segments of a photo, at most.
         min_score: class score below which `panoptic` makes no segment.
         on_gpu: work on the first GPU that the process sees.
@@ -41,10 +42,16 @@ class PredictOptions:
     def __post_init__(self) -> None:
         if self.top < 1:
             raise InputError(f"top: expected at least 1, got {self.top}")
+        if not all(text.strip(" _\t\n") for text in self.texts):
+            raise InputError(
+                f"text: expected a phrase to look for, got a blank one among {len(self.texts)}; "
+                "without --text the student's categories are looked for"
+            )
         task = self.task or ("referring" if self.texts else "instance")
         if task not in TASKS:
             raise InputError(f"task '{task}' is unknown; {did_you_mean(task, TASKS)}")
         object.__setattr__(self, "task", task)
+        object.__setattr__(self, "texts", tuple(dict.fromkeys(self.texts)))
 
 
 def predictor_source(store: Store, ref: str, options: PredictOptions) -> PredictorSource:

@@ -73,7 +73,7 @@ def _given(texts: Sequence[str], what: str = "categories") -> Sequence[str]:
     if blank:
         raise InputError(
             f"{what} without text: expected a name or phrase each, got {len(blank)} blank of "
-            f"{len(texts)}, the first in place {blank[0] + 1}; name them in the source and ingest "
-            "it again"
+            f"{len(texts)}, the first in place {blank[0] + 1}; leave them out, or name them in the "
+            "source and ingest it again"
         )
     return texts

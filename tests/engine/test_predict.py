@@ -22,9 +22,11 @@ from engine.pool import PoolConfig
 from engine.predict import PredictConfig, predict
 from engine.predict_images import find_photos
 from engine.predict_output import OutputConfig, PredictSummary, write_predictions
+from engine.predict_worker import PredictPayload, PredictWorker
 from manifests import rle
 from manifests.dataset import init
 from manifests.errors import InputError
+from manifests.results import find_result
 from manifests.store import Store
 from teachers.predictor import PredictedSegment, PredictorSource
 
@@ -181,6 +183,49 @@ def test_files_and_folders_may_be_mixed_and_no_name_is_taken_twice(
     assert [(Path(one.root).name, list(one.stamps)) for one in found] == [
         ("deep", ["nothing.png", "turned.png"]), ("photos", ["a.png"]),
     ]  # fmt: skip
+
+
+def test_what_is_named_in_several_ways_is_one_photo(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(photos)
+    found = find_photos([str(photos), ".", f"{photos}/", "deep", "deep/nothing.png", "a.png"])
+    assert [one.root for one in found] == [str(photos)]
+    assert len(found[0].stamps) == 5
+
+
+def test_roots_are_absolute_since_workers_may_stand_elsewhere(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(photos.parent)
+    found = find_photos(["photos/a.png", "photos/deep"])
+    assert [one.root for one in found] == [str(photos), str(photos / "deep")]
+
+
+def test_earlier_pictures_are_no_photos(store: Store, photos: Path, tmp_path: Path) -> None:
+    out = photos / "found"
+    assert write(store, [photos], str(out)).num_overlays == 3
+    assert "found/overlays/000001-a.jpg" in find_photos([str(photos)])[0].stamps
+    found = find_photos([str(photos)], without=str(out / "overlays"))
+    assert len(found[0].stamps) == 5
+
+
+def test_a_name_that_is_not_utf8_is_counted(store: Store, photos: Path, tmp_path: Path) -> None:
+    (Path(os.fsdecode(os.fsencode(photos) + b"/bad\xff.png"))).write_bytes(b"a")
+    summary = write(store, [photos], str(tmp_path / "out"))
+    assert (summary.num_photos, summary.failed["missing_file"]) == (6, 1)
+
+
+def test_what_could_not_be_read_for_a_passing_reason_is_tried_again(
+    store: Store, photos: Path
+) -> None:
+    payload = PredictPayload(work_key="f" * 64, root=str(photos), names=("a.png", "later.png"))
+    worker = PredictWorker(store, RedFinder(), image_batch=2)
+    worker.run(payload)
+    assert find_result(store, payload.work_key) is None
+    photo((0, 0, 10, 10)).save(photos / "later.png")
+    record = worker.run(payload)
+    assert find_result(store, payload.work_key) == record
 
 
 def test_what_is_not_there_is_said(photos: Path, tmp_path: Path) -> None:

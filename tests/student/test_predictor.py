@@ -104,6 +104,10 @@ def test_what_is_asked_for_is_part_of_the_work_key(store: Store) -> None:
     assert len({str(key) for key in keys}) == 3
 
 
+def test_a_phrase_that_is_given_twice_is_looked_for_once() -> None:
+    assert PredictOptions(texts=("hat", "red bag", "hat")).texts == ("hat", "red bag")
+
+
 def test_what_is_no_student_is_said(store: Store) -> None:
     with pytest.raises(RefError, match=r"is no checkpoint .* small; train one"):
         predictor_source(store, "photos", PredictOptions())
@@ -113,6 +117,8 @@ def test_what_is_no_student_is_said(store: Store) -> None:
         PredictOptions(top=0)
     with pytest.raises(InputError, match="did you mean 'panoptic'"):
         PredictOptions(task="panoptik")
+    with pytest.raises(InputError, match="a blank one among 2; without --text"):
+        PredictOptions(texts=("red bag", " _ "))
     assert "models/small" in Refs(store).branches()
 
 
