@@ -78,13 +78,29 @@ def smallest_needed(
     return page, len(views)
 
 
+def require_writable(target: Path, *, what: str) -> None:
+    """Before the work: raises what `write_page` would raise after it."""
+    is_new = not target.exists()
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with target.open("ab"):
+            pass
+        if is_new:
+            target.unlink()
+    except OSError as error:
+        raise _unwritable(target, error, what) from error
+
+
 def write_page(page: bytes, target: Path, *, what: str) -> None:
     """Writes a page, replacing a file. Raises InputError, naming `what`, if it cannot."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(page)
     except OSError as error:
-        raise InputError(
-            f"the {what} cannot be written to {target}: {error.strerror or error}; "
-            "name another file"
-        ) from error
+        raise _unwritable(target, error, what) from error
+
+
+def _unwritable(target: Path, error: OSError, what: str) -> InputError:
+    return InputError(
+        f"the {what} cannot be written to {target}: {error.strerror or error}; name another file"
+    )

@@ -66,11 +66,14 @@ def add_curve(app: typer.Typer, *, session: RaySession) -> None:
         from pathlib import Path
 
         from manifests.dataset import Dataset
+        from manifests.html_page import require_writable, write_page
         from student.config import load_config
         from student.curve import CurveRun, curve_page, draw_curve
         from student.evaluate import EvaluateOptions
         from student.train import TrainOptions
 
+        if html:
+            require_writable(Path(html), what="curve")
         opened = open_store(store)
         words = [*(overrides or []), f"name={name}", *(["train.workers=1"] if inline else [])]
         run = CurveRun(
@@ -82,7 +85,7 @@ def add_curve(app: typer.Typer, *, session: RaySession) -> None:
         settings = load_config(Path(config) if config else None, words, size=size)
         found = draw_curve(run, settings, session=session, on_point=_say)
         if html:
-            Path(html).write_bytes(curve_page(found))
+            write_page(curve_page(found), Path(html), what="curve")
         show(found, as_json=as_json, human=lambda: _print(found, html))
 
 

@@ -57,6 +57,7 @@ def evaluate(
     from pathlib import Path
 
     from manifests.dataset import Dataset
+    from manifests.html_page import require_writable
     from student.checkpoint import load_student
     from student.evaluate import EvaluateOptions, segment_options
     from student.evaluate import evaluate as judge
@@ -66,6 +67,8 @@ def evaluate(
         skip_images=skip_images, max_images=max_images, batch=batch, stuff=tuple(stuff or ())
     )
     page = PageOptions(model=model, on=on, max_pictures=max_pictures)
+    if html:
+        require_writable(Path(html), what="evaluation")
     opened = open_store(store)
     dataset = Dataset.open(open_store(data_store) if data_store else opened, on)
     place = _device(device)

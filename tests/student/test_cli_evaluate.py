@@ -62,3 +62,13 @@ def test_wrong_words_are_refused_in_a_sentence(evaluate: Maskmill) -> None:
     assert (bare.code, "no human masks" in bare.err) == (3, True)
     device = evaluate("small", "--on", "photos", "--device", "abacus")
     assert (device.code, "abacus" in device.err) == (3, True)
+
+
+def test_a_page_that_cannot_be_written_is_refused_before_anything_is_judged(
+    evaluate: Maskmill, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    answer = evaluate("nobody", "--html", tmp_path / "file" / "page.html")
+    assert (answer.code, "cannot be written" in answer.err) == (3, True)
+    assert evaluate("nobody", "--html", tmp_path / "page.html").code == 5
+    assert not (tmp_path / "page.html").exists()

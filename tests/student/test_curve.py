@@ -12,6 +12,7 @@ from student.checkpoint import read_checkpoint
 from student.curve import CurvePoint, CurveRun, curve_page, draw_curve
 from student.evaluate import EvaluateOptions
 from student.train import TrainOptions
+from tests.command_line import Maskmill
 from tests.student.small_run import small_config, small_store
 
 
@@ -54,3 +55,14 @@ def test_sizes_that_cannot_be_are_refused(tmp_path: Path) -> None:
         a_run(tmp_path / "twice", (3, 3))
     with pytest.raises(InputError, match="expected different numbers"):
         a_run(tmp_path / "none", (0,))
+
+
+def test_a_page_that_cannot_be_written_is_refused_before_anything_is_trained(
+    tmp_path: Path, maskmill: Maskmill
+) -> None:
+    store, _ = small_store(tmp_path)
+    answer = maskmill(
+        "curve", "photos", "--store", store.url, "--sizes", "3", "--html", tmp_path, "--inline"
+    )
+    assert (answer.code, "the curve cannot be written" in answer.err) == (3, True)
+    assert not [name for name in Refs(store).branches() if name.startswith("models/")]
