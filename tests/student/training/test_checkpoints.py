@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from manifests import layout
 from manifests.commit import Commit
 from manifests.dataset import init
-from manifests.errors import CommitConflictError, InputError
+from manifests.errors import CommitConflictError, CommitError, InputError
 from manifests.file_system import NoAnswerError
 from manifests.fsck import fsck
 from manifests.gc import GcOptions, collect_garbage
@@ -182,6 +183,31 @@ def test_an_answer_that_got_lost_is_no_conflict(store: Store) -> None:
     second = found.write(trainee, message="b", machine=MACHINE)
     logged = [entry.commit for entry in Refs(store).history("models/shoes")]
     assert logged == [first.commit_id, second.commit_id]
+
+
+class _Swept(Store):
+    """A store whose `gc`, with a grace period that is too short, takes what was just uploaded."""
+
+    uploaded = ""
+
+    def put_file(self, path: Path) -> StoredObject:
+        stored = super().put_file(path)
+        self.uploaded = stored.object_id
+        return stored
+
+    def put_bytes(self, data: bytes) -> StoredObject:
+        self.remove(layout.object_path(self.uploaded))
+        return super().put_bytes(data)
+
+
+def test_what_gc_took_on_the_way_is_missed_before_the_branch_moves(store: Store) -> None:
+    lineage, trainee = new_lineage(store), new_trainee()
+    take_steps(trainee, 1)
+    good = write(store, lineage, trainee)
+    take_steps(trainee, 1)
+    with pytest.raises(CommitError, match="'maskmill gc' took it for a leftover"):
+        write(_Swept(store.url), lineage, trainee)
+    assert read_checkpoint(store, "shoes").commit_id == good
 
 
 def test_two_runs_of_one_name_do_not_mix(store: Store) -> None:
