@@ -9,6 +9,7 @@ from manifests.commit import Commit
 from manifests.dataset import Dataset
 from manifests.history import newest
 from manifests.last_made import LastMade
+from manifests.models import is_model
 from manifests.status_records import LayerStatus, Todo
 
 _MASKS = schemas.masks_layer("")
@@ -23,8 +24,11 @@ def things_to_do(
         dataset: the commit.
         layers: what it has.
         made: the newest steps behind it.
-        branch: the branch that the commands are to name, if it is not `main`.
+        branch: the branch that the commands are to name, if it is not `main`; a student's takes
+            no data, so nothing is to be done there.
     """
+    if is_model(branch):
+        return
     there = f" --branch {branch}" if branch and branch != "main" else ""
     names = {layer.layer: layer for layer in layers}
     if not dataset.manifest.shards():

@@ -62,6 +62,13 @@ def test_from_nothing_to_nothing_missing_on_every_protocol(store_url: str) -> No
     ]  # fmt: skip
 
 
+def test_nothing_is_to_be_done_on_the_branch_of_a_student(steps: Steps) -> None:
+    """It takes no data: `label` and `filter` refuse it."""
+    steps.ingest({"a.jpg": ["shoe"]})
+    assert todo(asked(steps, branch="march"))
+    assert not todo(asked(steps, branch="models/shoes"))
+
+
 def test_new_shards_are_lacking_in_every_layer(steps: Steps) -> None:
     steps.ingest({"a.jpg": ["shoe"]})
     steps.label("sam")
