@@ -251,17 +251,16 @@ class TrainConfig:
         clip_norm: of the whole gradient; 0: none.
         warmup_steps: from 0 to the full learning rate.
         schedule: `cosine` to zero, `step` (a tenth after `milestones`), or `constant`.
-        milestones: shares of all steps.
+        milestones: shares of all steps, from 0 to 1.
         ema: decay of the averaged weights, which are what is evaluated; 0: none.
         precision: `float32` or `bfloat16` (autocast; weights stay float32).
         compile: torch.compile the network.
         workers: training processes.
         gpus_per_worker, cpus_per_worker: of Ray; 0 CPUs: the machine's, divided.
         checkpoint_steps: a checkpoint every so many steps, and at the end.
-        evaluate_steps: the same for evaluation; 0: only `maskmill evaluate`.
         log_steps: a line in the logs every so many.
         max_failures: restarts after a lost worker before the run is given up.
-        seed: of everything random.
+        seed: of everything random; below 2^63.
     """
 
     steps: int = 368_750
@@ -290,9 +289,12 @@ class TrainConfig:
             _within(f"train.{name}", getattr(self, name), least=1)
         for name in ("learning_rate", "weight_decay", "backbone_factor", "clip_norm"):
             _within(f"train.{name}", getattr(self, name), least=0)
-        for name in ("warmup_steps", "gpus_per_worker", "cpus_per_worker", "max_failures", "seed"):
+        for name in ("warmup_steps", "gpus_per_worker", "cpus_per_worker", "max_failures"):
             _within(f"train.{name}", getattr(self, name), least=0)
         _within("train.ema", self.ema, least=0, most=0.999999)
+        _within("train.seed", self.seed, least=0, most=2**63 - 1)
+        for share in self.milestones:
+            _within("train.milestones", share, least=0, most=1)
         if list(self.milestones) != sorted(self.milestones):
             raise InputError(f"train.milestones: expected rising shares, got {self.milestones}")
 

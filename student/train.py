@@ -26,6 +26,8 @@ from student.checkpoint import DataVersion, Lineage, branch_of
 from student.config import StudentConfig, config_values
 from student.data.order import World
 from student.data.training_data import TrainingData
+from student.model.segmenter import build_segmenter
+from student.new_folder import make_folder
 from student.text.encoder import build_text_encoder
 from student.text.table import TextTable
 from student.training.run_observers import RunLogs, RunObserver
@@ -111,7 +113,7 @@ def train(
     job, start = prepare(store, ref, config, options=options)
     if start.newest and start.newest.lineage.step >= config.train.steps:
         return _result(job, start, None)
-    job.run_folder.mkdir(parents=True, exist_ok=True)
+    make_folder(job.run_folder, setting="--run-folder")
     run, folder = start.lineage.run, job.run_folder
     with closing(RunLogs(config, folder=folder, run=run, is_quiet=options.is_quiet)) as logs:
         outcome = _outcome(job, options, session or _same_ray, observer or logs)
@@ -130,8 +132,12 @@ def prepare(
     home = Refs(store).resolve(ref)
     here = _with_absolute_paths(config)
     data = TrainingData.open(store, home, here.data)
-    lineage = _lineage(store, home, data, config)
+    texts = TextTable(build_text_encoder(config.model.text), config.model.text.template)
+    lineage = _lineage(store, home, data, texts, config)
     start = find_start(store, lineage, name=config.name, restart=options.restart)
+    if not (options.inline or start.newest):
+        # Ray would start the workers again and again for what is wrong on all of them.
+        build_segmenter(here.model, here.denoising, text_dim=texts.dim)
     job = TrainJob(
         store=store, data=data, config=here, lineage=start.lineage, begun_at=start.entry,
         run_folder=_run_folder(config.name, options),
@@ -150,8 +156,9 @@ def _outcome(
 
             return train_on_ray(job, observer=observer, may_grow=bool(options.ray_address))
     except KeyboardInterrupt as error:
+        anew = " without --restart" if options.restart else ""
         raise JobInterruptedError(
-            "stopped; run the same command again to go on from the last checkpoint of "
+            f"stopped; run the same command again{anew} to go on from the last checkpoint of "
             f"'{branch_of(job.config.name)}'"
         ) from error
 
@@ -171,9 +178,10 @@ def _check(config: StudentConfig, options: TrainOptions) -> None:
     World(rank=0, size=workers).share(batch)
 
 
-def _lineage(store: Store, home: str, data: TrainingData, config: StudentConfig) -> Lineage:
+def _lineage(
+    store: Store, home: str, data: TrainingData, texts: TextTable, config: StudentConfig
+) -> Lineage:
     """What the checkpoints will say; the run is named later."""
-    texts = TextTable(build_text_encoder(config.model.text), config.model.text.template)
     texts.vectors(data.categories)  # raises for categories without text
     versions = [DataVersion(store=store.url, commit=home)]
     versions += [DataVersion(store=url, commit=commit_id) for url, commit_id in data.commits]

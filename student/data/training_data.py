@@ -26,6 +26,7 @@ from student.data.mapped_tables import mapped_tables
 from student.data.mask_pack import MaskPacks
 from student.data.mix import MixedDataset, categories_of, check_masks, open_mix
 from student.data.patience import Patience
+from student.new_folder import make_folder
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
@@ -79,6 +80,7 @@ class TrainingData:
         self.categories = categories_of(self._datasets)
         self.commits = tuple((one.store.url, one.commit_id) for one in self._datasets)
         folder = Path(config.cache_folder) if config.cache_folder else default_folder()
+        make_folder(folder, setting="data.cache_folder")
         self._cache = CellCache(folder, max_bytes=config.cache_bytes)
         self._packs = MaskPacks(self._cache, config.masks)
         tables = mapped_tables(self._cache, mix, config, self.categories)
@@ -91,6 +93,7 @@ class TrainingData:
         self.skipped: Mapping[str, int] = tables.facts.skipped
         self.dropped: Mapping[str, int] = tables.facts.dropped
         self._check_not_empty()
+        self._check_drawn()
         self._known = np.zeros((len(tables.facts.known), len(self.categories)), dtype=bool)
         for row, numbers in enumerate(tables.facts.known):
             self._known[row, numbers] = True
@@ -107,7 +110,7 @@ class TrainingData:
         Raises:
             RefError: there is no such ref.
             InputError: a commit lacks the verdicts or the layer of masks, has a category without a
-                name, or no mask is left.
+                name, no mask is left, or there can be no cache.
             StoreError: a store cannot be read.
         """
         return TrainingData(open_mix(store, ref, config.mix, patience=Patience()), config)
@@ -216,6 +219,15 @@ class TrainingData:
             f"are missing ({why or 'there are no boxes'}); run 'maskmill filter' with a looser "
             "policy, or choose a layer with data.masks"
         )
+
+    def _check_drawn(self) -> None:
+        """Masks that are never drawn are none: a run would learn nothing, and not say so."""
+        is_drawn = np.repeat(self.weights() > 0, self._images["num"])  # [num_targets]
+        if not (is_drawn & (self._annotations["mask_row"] >= 0)).any():
+            raise InputError(
+                "no image with a mask is left to train on: each has weight 0; see data.mix, "
+                "data.human_weight and data.pseudo_weight"
+            )
 
 
 def _opened_again(

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from manifests.commit import Commit, default_author, now
 from manifests.dataset import operation
-from manifests.errors import CommitConflictError, CommitStateUnknownError
+from manifests.errors import CommitConflictError, CommitStateUnknownError, InputError
 from manifests.file_system import NoAnswerError
 from manifests.models import STATE, TRAIN, WEIGHTS
 from manifests.pins import check_objects, pinned
@@ -70,12 +70,21 @@ class Checkpoints:
     def _look(self) -> tuple[RefEntry | None, Checkpoint | None]:
         """The branch's newest entry, and the run's newest checkpoint; None before its first."""
         entry = self._refs.head(self._branch)
-        newest = parse_checkpoint(entry.commit, self._store) if entry else None
+        newest = self._parsed(entry) if entry else None
         if newest and newest.lineage.run == self._lineage.run:
             return entry, newest
         if entry and entry.number != self._begun_at:
             raise CommitConflictError(branch=self._branch, expected=None, found=entry.commit)
         return entry, None
+
+    def _parsed(self, entry: RefEntry) -> Checkpoint | None:
+        """None: another version wrote it, and this run begins anew after it."""
+        try:
+            return parse_checkpoint(entry.commit, self._store)
+        except InputError:
+            if entry.number != self._begun_at:
+                raise
+            return None
 
     def restore(self, trainee: Trainee) -> None:
         """Brings a trainee to where the newest checkpoint is; without one it is left as it is.

@@ -47,18 +47,24 @@ def find_start(store: Store, wanted: Lineage, *, name: str, restart: bool) -> Ru
         restart: begin anew, whatever is there. It stays in the branch's log.
 
     Raises:
-        InputError: the name is taken by another configuration, other data, or no student at all.
+        InputError: the name is taken by another configuration, other data, a checkpoint of another
+            version, or no student at all.
     """
     head = Refs(store).head(branch_of(name))
     named = replace(wanted, run=uuid.uuid4().hex)
     if head is None:
         return RunStart(lineage=named, newest=None, entry=0)
+    anew = RunStart(lineage=named, newest=None, entry=head.number)
     try:
         newest = parse_checkpoint(head.commit, store)
     except RefError as error:
         raise InputError(f"--name {name}: {error}; or take another --name") from error
+    except InputError:  # another version wrote it
+        if restart:
+            return anew
+        raise
     if restart:
-        return RunStart(lineage=named, newest=None, entry=head.number)
+        return anew
     # As this version reads it: settings that came later have their defaults then.
     then = replace(newest.lineage, student=config_values(newest.config))
     differences = list(_differences(then, wanted))
@@ -76,7 +82,10 @@ def find_start(store: Store, wanted: Lineage, *, name: str, restart: bool) -> Ru
 def _differences(then: Lineage, now: Lineage) -> Iterator[str]:
     """What differs, data first; a phrase each."""
     if then.data != now.data:
-        yield f"trained on {_data(then.data)}, not {_data(now.data)}"
+        yield (
+            f"trained on {_data(then.data)}, not {_data(now.data)} (to go on, name what it was "
+            "in place of the ref)"
+        )
     before, after = flat(then.student), flat(now.student)
     for key in dict.fromkeys([*before, *after]):
         is_free = key in _MAY_DIFFER or key.startswith("log.")

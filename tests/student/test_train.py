@@ -21,6 +21,7 @@ from manifests.errors import (
     JobError,
     JobInterruptedError,
     RefError,
+    WeightsError,
 )
 from manifests.refs import Refs
 from manifests.store import Store
@@ -197,6 +198,22 @@ def test_restart_begins_anew_and_what_was_there_stays_in_the_log(
     assert before.lineage.run != now.lineage.run
 
 
+def test_restart_takes_over_from_another_version(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr("student.training.checkpoints.VERSION", 0)
+        patched.setattr("student.checkpoint.VERSION", 0)
+        run("train.steps=1")
+    with pytest.raises(InputError, match="has version 0, expected 1"):
+        run("train.steps=1")
+    assert run("train.steps=1", restart=True).steps_now == 1
+    assert run("train.steps=1").steps_now == 0
+
+
+def test_what_is_to_be_run_again_does_not_begin_anew(run: Run) -> None:
+    with pytest.raises(JobInterruptedError, match="the same command again without --restart to go"):
+        run(watcher=Watcher(stop_after=3), restart=True)
+
+
 def test_a_ref_that_moved_is_other_data(run: Run, photos: tuple[Store, Dataset]) -> None:
     store, dataset = photos
     with pytest.raises(JobInterruptedError):
@@ -204,7 +221,9 @@ def test_a_ref_that_moved_is_other_data(run: Run, photos: tuple[Store, Dataset])
     Refs(store).delete_branch("photos")
     moved = add_photos(store, "photos", 12).commit_id
     old, new = dataset.commit_id[:12], moved[:12]
-    with pytest.raises(InputError, match=f"trained on commit {old}, not commit {new}"):
+    with pytest.raises(
+        InputError, match=f"trained on commit {old}, not commit {new} .to go on, name"
+    ):
         run()
     watcher = Watcher(stop_after=3)
     with pytest.raises(JobInterruptedError):
@@ -266,6 +285,42 @@ def test_sizes_that_do_not_fit_are_refused_before_anything_is_read(tmp_path: Pat
         train(store, "no-such-ref", config, options=TrainOptions(inline=True))
     with pytest.raises(InputError, match="expected a multiple of the 3 training processes, got 4"):
         train(store, "no-such-ref", config)
+
+
+def test_settings_that_no_worker_could_work_with_are_refused_before_there_is_one(
+    photos: tuple[Store, Dataset], tmp_path: Path
+) -> None:
+    for words, message in (
+        ("model.backbone.weights=no-such-file", "backbone.weights: there is no file"),
+        ("model.backbone.name=nothing", "backbone.name: expected mobile_sam or a model of timm"),
+        ("data.human_weight=0", "no image with a mask is left to train on: each has weight 0"),
+    ):
+        with pytest.raises((InputError, WeightsError), match=message):
+            prepare(photos[0], "photos", small_config(tmp_path, words))
+
+
+def test_folders_that_cannot_be_made(photos: tuple[Store, Dataset], tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    config = small_config(tmp_path, f"data.cache_folder={file / 'cache'}")
+    with pytest.raises(InputError, match=r"data.cache_folder: .* cannot be made"):
+        prepare(photos[0], "photos", config)
+    options = TrainOptions(inline=True, run_folder=str(file / "run"))
+    with pytest.raises(InputError, match=r"--run-folder: .* cannot be made"):
+        train(photos[0], "photos", small_config(tmp_path), options=options)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("train.milestones=[88, 96]", "train.milestones: expected from 0 to 1, got 88"),
+        ("train.milestones=[0.9, 0.8]", "train.milestones: expected rising shares"),
+        ("train.seed=99999999999999999999", "train.seed: expected from 0 to"),
+    ],
+)
+def test_numbers_that_mean_nothing(words: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=message):
+        small_config(tmp_path, words)
 
 
 def test_another_architecture_or_text_encoder_is_named(

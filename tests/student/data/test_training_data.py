@@ -321,6 +321,17 @@ def test_all_masks_dropped(builder: DatasetBuilder, opened: Open) -> None:
         opened(builder.commit(categories()))
 
 
+def test_masks_that_are_never_drawn_are_none(builder: DatasetBuilder, opened: Open) -> None:
+    """Images without boxes keep their weight, and would be all that is trained on."""
+    builder.image("a.jpg", size_hw=(24, 32))
+    builder.box("bag", BOX)
+    builder.image("b.jpg", size_hw=(24, 32), source_image_id="2")
+    builder.shard()
+    dataset = builder.commit(categories())
+    with pytest.raises(InputError, match="no image with a mask is left to train on: each has weig"):
+        opened(dataset, pseudo_weight=0.0)
+
+
 def test_an_image_without_kept_masks_is_no_matter(builder: DatasetBuilder, opened: Open) -> None:
     _one_image(builder, keep=False, reason="min_box_iou")
     _one_image(builder)
