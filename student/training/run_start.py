@@ -81,7 +81,7 @@ def find_start(store: Store, wanted: Lineage, *, name: str, restart: bool) -> Ru
 
 def _differences(then: Lineage, now: Lineage) -> Iterator[str]:
     """What differs, data first; a phrase each."""
-    if then.data != now.data:
+    if _commits(then.data) != _commits(now.data):  # wherever the store is by now
         yield (
             f"trained on {_data(then.data)}, not {_data(now.data)} (to go on, name what it was "
             "in place of the ref)"
@@ -107,5 +107,9 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:  # Any:
     return found
 
 
+def _commits(versions: tuple[DataVersion, ...]) -> list[str]:
+    return list(dict.fromkeys(version.commit for version in versions))
+
+
 def _data(versions: tuple[DataVersion, ...]) -> str:
-    return " and ".join(f"commit {version.commit[:12]}" for version in versions)
+    return " and ".join(f"commit {commit[:12]}" for commit in _commits(versions))

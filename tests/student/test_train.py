@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -229,6 +230,19 @@ def test_a_ref_that_moved_is_other_data(run: Run, photos: tuple[Store, Dataset])
     with pytest.raises(JobInterruptedError):
         run(ref=dataset.commit_id, watcher=watcher)
     assert watcher.starts == [2]
+
+
+def test_a_run_goes_on_in_a_copy_of_its_store(
+    run: Run, photos: tuple[Store, Dataset], tmp_path: Path
+) -> None:
+    with pytest.raises(JobInterruptedError):
+        run(watcher=Watcher(stop_after=3))
+    shutil.copytree(tmp_path / "store", tmp_path / "moved")
+    options = TrainOptions(inline=True, run_folder=str(tmp_path / "run"), is_quiet=True)
+    moved = Store(str(tmp_path / "moved"))
+    result = train(moved, "photos", small_config(tmp_path), options=options)
+    assert (result.first_step, result.steps) == (2, 6)
+    assert Commit.load(moved, result.commit_id).parents == (photos[1].commit_id,)
 
 
 def test_names_that_are_no_students(run: Run, photos: tuple[Store, Dataset]) -> None:
