@@ -113,8 +113,8 @@ def export_student(
     shares of the canvas, and `mask_logits` [batch, Q, side / 4, side / 4].
 
     Raises:
-        InputError: something is at the path already, there are no texts, or the file does not say
-            what the student says.
+        InputError: something is at the path already or nothing can be written there, there are no
+            texts, or the file does not say what the student says.
     """
     files = [path, _beside(path, ".texts.safetensors"), _beside(path, ".json")]
     _require_free(files, options)
@@ -126,7 +126,7 @@ def export_student(
     if not len(vectors):
         raise InputError("export: expected texts, got a student without categories; name some")
     network = _on_cpu(student)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _make_folder(path.parent)
     with tempfile.TemporaryDirectory(prefix=".export-", dir=path.parent) as folder:
         made = Path(folder) / path.name
         is_free = _write(network, made, vectors, side, options)
@@ -201,6 +201,18 @@ def _description(student: Student, result: ExportResult, options: ExportOptions)
 
 def _beside(path: Path, ending: str) -> Path:
     return path.with_name(path.name + ending)
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"export: expected a folder that can be written, got {folder}: "
+            f"{error.strerror or error}; name another"
+        ) from error
 
 
 def _require_free(files: Sequence[Path], options: ExportOptions) -> None:

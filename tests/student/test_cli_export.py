@@ -82,3 +82,10 @@ def test_bad_input_is_one_sentence(
     assert (answer.code, answer.out) == (code, "")
     assert message in answer.err
     assert not (tmp_path / "a.onnx").exists()
+
+
+def test_a_place_that_cannot_be_written_is_one_sentence(exporter: Maskmill, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    answer = exporter("small", tmp_path / "file" / "a.onnx")
+    assert (answer.code, answer.out) == (3, "")
+    assert "a folder that can be written" in answer.err
