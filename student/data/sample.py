@@ -114,16 +114,21 @@ class _Seen:
     painted: dict[int, Painted]
 
     def has_mask(self) -> NDArray[np.bool_]:
-        """[N] whether there is a mask, and not a damaged one."""
+        """[N] whether there is a mask with a pixel, and not a damaged one."""
         has = np.zeros(len(self.boxes_xyxy), dtype=bool)
-        has[[place for place, mask in self.painted.items() if not mask.fault]] = True
+        for place, mask in self.painted.items():
+            has[place] = not mask.fault and mask.num_pixels > 0
         return has
 
     def is_there(self) -> NDArray[np.bool_]:
-        """[N] whether at least a pixel is seen: of the mask, or of the box where there is none."""
+        """[N] whether at least a pixel is seen: of the mask, or of the box where there is none.
+
+        A chain or a strap may be too thin for any pixel of a smaller photo. Seen as a whole, its
+        box tells where it is all the same; as nothing at all it would teach that nothing is there.
+        """
         there = area(self.boxes_xyxy) >= _LEAST_PX
         for place, mask in self.painted.items():
-            if not mask.fault:
+            if not mask.fault and not self.is_whole[place]:
                 there[place] = mask.num_pixels > 0
         return there
 

@@ -102,6 +102,22 @@ def test_what_has_no_pixel_left_vanishes(
     assert small.judged.all()
 
 
+def test_a_mask_too_thin_for_a_small_photo_leaves_its_box(
+    builder: DatasetBuilder, opened: Open, tmp_path: Path
+) -> None:
+    """A chain a pixel wide, at an eighth of the size: it is still no background."""
+    chain = np.zeros(SIZE, np.uint8)
+    chain[4:44, 9] = chain[9, 4:60] = 1
+    builder.image("a.jpg", size_hw=SIZE)
+    builder.box("bag", (4.0, 4.0, 60.0, 44.0), mask=chain)
+    builder.shard()
+    data = opened(builder.commit(categories()))
+    for seed in range(8):
+        small = _sample(data, tmp_path, seed, scale_min=0.1, scale_max=0.15)
+        assert small.categories.tolist() == [0]
+        assert small.has_mask.tolist() == [bool(small.masks.any())]
+
+
 def test_an_image_without_objects_is_a_sample(
     builder: DatasetBuilder, opened: Open, tmp_path: Path
 ) -> None:
