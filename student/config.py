@@ -42,8 +42,8 @@ class BackboneConfig:
     drop_path: float = 0.0
 
     def __post_init__(self) -> None:
-        _within("backbone.frozen_stages", self.frozen_stages, least=-1)
-        _within("backbone.drop_path", self.drop_path, least=0, most=0.9)
+        _within("model.backbone.frozen_stages", self.frozen_stages, least=-1)
+        _within("model.backbone.drop_path", self.drop_path, least=0, most=0.9)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,17 +74,19 @@ class TransformerConfig:
 
     def __post_init__(self) -> None:
         for name in ("dim", "heads", "points", "feedforward", "decoder_layers"):
-            _within(f"transformer.{name}", getattr(self, name), least=1)
+            _within(f"model.transformer.{name}", getattr(self, name), least=1)
         for name in ("encoder_layers", "learnable_queries", "conditional_queries"):
-            _within(f"transformer.{name}", getattr(self, name), least=0)
-        _within("transformer.dropout", self.dropout, least=0, most=0.9)
+            _within(f"model.transformer.{name}", getattr(self, name), least=0)
+        _within("model.transformer.dropout", self.dropout, least=0, most=0.9)
         if self.dim % self.heads or self.dim % 4:
             raise InputError(
-                f"transformer.dim: expected a multiple of 4 and of the {self.heads} heads, got "
-                f"{self.dim}"
+                f"model.transformer.dim: expected a multiple of 4 and of the {self.heads} heads, "
+                f"got {self.dim}"
             )
         if not self.learnable_queries + self.conditional_queries:
-            raise InputError("transformer: expected at least one query, learnable or conditional")
+            raise InputError(
+                "model.transformer: expected at least one query, learnable or conditional"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +126,7 @@ class TextConfig:
 
     def __post_init__(self) -> None:
         if "{}" not in self.template:
-            raise InputError(f"text.template: expected {{}} in it, got {self.template!r}")
+            raise InputError(f"model.text.template: expected {{}} in it, got {self.template!r}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
