@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+from collections.abc import Mapping
 from typing import Annotated
 
 import typer
@@ -15,7 +16,17 @@ from engine.cli_pool import (
     WorkersOption,
     pool_for,
 )
-from manifests.console import JsonOption, StoreOption, examples, open_store, print_table, say, show
+from manifests.console import (
+    JsonOption,
+    StoreOption,
+    examples,
+    note,
+    open_store,
+    print_table,
+    say,
+    show,
+)
+from manifests.errors import JobError
 
 EPILOG = examples(
     "maskmill predict photos/ --model models/student --store st --out predicted",
@@ -78,18 +89,31 @@ def predict(
     with ProgressListener(is_quiet=as_json) as listener:
         listener.step(f"predict with {model}")
         found = run(opened, source, config, on_progress=listener.progress)
-    target = OutputConfig(folder=out, overlays=overlays, min_score=min_score)
+    target = OutputConfig(folder=out, texts=source.texts, overlays=overlays, min_score=min_score)
     summary = write_predictions(found, target, made_by=source.identity)
+    if sum(summary.failed.values()) == summary.num_photos:
+        raise JobError(
+            f"none of {summary.num_photos:,} photos could be predicted: "
+            f"{_counts(summary.failed)}; see {summary.file}"
+        )
 
     def human() -> None:
         rows = [(name, f"{number:,}") for name, number in list(summary.by_text.items())[:20]]
         print_table("what was found", ["text", "segments"], rows)
         if summary.failed:
-            reasons = ", ".join(f"{reason} {number}" for reason, number in summary.failed.items())
-            say(f"not predicted: {reasons}")
+            say(f"not predicted: {_counts(summary.failed)}")
+        if not summary.num_segments and summary.best_score is not None:
+            note(
+                f"no segment scored {min_score:g} or more, the best one {summary.best_score:.3f}; "
+                "a lower --min-score shows it"
+            )
         say(
             f"{summary.num_segments:,} segments in {summary.num_photos:,} photos, "
             f"{summary.num_overlays:,} of them drawn: {summary.file}"
         )
 
     show(summary, as_json=as_json, human=human)
+
+
+def _counts(reasons: Mapping[str, int]) -> str:
+    return ", ".join(f"{reason} {number}" for reason, number in reasons.items())

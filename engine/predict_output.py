@@ -39,23 +39,29 @@ class OutputConfig:
 
     Attributes:
         folder: a folder or URL; made if it is not there.
+        texts: numbered from 1 on, in this order, as the categories of the COCO file, found or not.
         overlays: photos to draw, at most.
         min_score: segments below it are neither written nor drawn.
     """
 
     folder: str
+    texts: tuple[str, ...]
     overlays: int = 200
     min_score: float = 0.3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PredictSummary:
-    """What came of it: `num_photos` = predicted + the sum of `failed`."""
+    """What came of it: `num_photos` = predicted + the sum of `failed`.
+
+    `best_score` is the highest of all segments, written or not; None: there was none.
+    """
 
     file: str
     num_photos: int
     num_segments: int
     num_overlays: int
+    best_score: float | None = None
     failed: Mapping[str, int] = field(default_factory=dict)
     by_text: Mapping[str, int] = field(default_factory=dict)
 
@@ -74,7 +80,8 @@ def write_predictions(
         StoreError: the folder cannot be written.
     """
     texts = _texts(roots, config.min_score)
-    numbers = {text: number for number, text in enumerate(sorted(texts), start=1)}
+    every = dict.fromkeys((*config.texts, *sorted(texts)))
+    numbers = {text: number for number, text in enumerate(every, start=1)}
     name = posixpath.join(config.folder, FILE)
     try:
         files, folder = fsspec.core.url_to_fs(config.folder)
@@ -100,6 +107,7 @@ def write_predictions(
         num_photos=sum(root.rows.num_rows for root in roots),
         num_segments=sum(texts.values()),
         num_overlays=drawn,
+        best_score=max(_best_scores(roots), default=None),
         failed=dict(sorted(failed.items())),
         by_text=dict(texts.most_common()),
     )
@@ -112,6 +120,14 @@ def _texts(roots: Sequence[PredictedRoot], min_score: float) -> Counter[str]:
         kept = segments.filter(pc.greater_equal(pc.struct_field(segments, "score"), min_score))
         found.update(pc.struct_field(kept, "text").to_pylist())
     return found
+
+
+def _best_scores(roots: Sequence[PredictedRoot]) -> Iterator[float]:
+    for root in roots:
+        segments = pc.list_flatten(root.rows["segments"])
+        best = pc.max(pc.struct_field(segments, "score")).as_py()
+        if best is not None:
+            yield best
 
 
 def _write_coco(

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from manifests.errors import InputError
 from manifests.settings import did_you_mean
-from student.predicted_segments import TASKS, Said, segments_of
+from student.predicted_segments import FOREGROUND, TASKS, Said, segments_of
 from teachers.predictor import PredictedSegment, PredictorSource
 
 if TYPE_CHECKING:
@@ -72,8 +72,15 @@ def predictor_source(store: Store, ref: str, options: PredictOptions) -> Predict
             "top": options.top,
             **({"min_score": options.min_score} if options.task == "panoptic" else {}),
         },
+        texts=_texts(options, checkpoint.lineage.categories),
         build=partial(_build, store, checkpoint.commit_id, options),
     )
+
+
+def _texts(options: PredictOptions, categories: tuple[str, ...]) -> tuple[str, ...]:
+    if options.task == FOREGROUND:
+        return (FOREGROUND,)
+    return tuple(dict.fromkeys(options.texts or categories))
 
 
 def _build(store: Store, commit_id: str, options: PredictOptions) -> StudentPredictor:

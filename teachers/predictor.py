@@ -50,8 +50,10 @@ class PredictorSource:
 
     Attributes:
         identity: all that decides what it says of a photo, as JSON values; part of work keys.
+        texts: what it may call a segment, in an order that stays.
         build: picklable; called once in each worker process.
     """
 
     identity: Mapping[str, str | int | float | bool | list[str]]
+    texts: tuple[str, ...]
     build: Callable[[], Predictor]

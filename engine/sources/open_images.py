@@ -46,8 +46,6 @@ _COLUMNS = (
     "ImageID", "LabelName", "Confidence", *_BOX_COLUMNS, "IsGroupOf", *_FLAG_COLUMNS.values(),
 )  # fmt: skip
 
-_NO_LABELS = pa.scalar([], pa.list_(pa.string()))
-
 
 def open_open_images(config: SourceConfig) -> OpenImagesSource:
     """The source behind the format `open_images`."""
@@ -108,7 +106,7 @@ class OpenImagesSource:
                 yield image_batch(
                     source_image_id=group["image_id"],
                     file_name=self._file_names(group["image_id"]),
-                    negative=pc.coalesce(group["negative"], _NO_LABELS),
+                    negative=pc.coalesce(group["negative"], pa.scalar([], pa.list_(pa.string()))),
                 )
         if self.images_csv is not None:
             for batch in read_csv(self.images_csv, columns=("ImageID",), quoted=False):

@@ -22,7 +22,8 @@ COMMANDS = [
     ["tag"], ["branch"], ["stats"], ["status"], ["blame"], ["sql"], ["merge"], ["revert"],
     ["reset"], ["rm"], ["clone"], ["push"], ["pull"], ["checkout"], ["gc"], ["diff"], ["fsck"],
     ["reproduce"], ["agree"], ["calibrate"], ["gold", "propose"], ["gold", "import"], ["teachers"],
-    ["weights", "list"], ["weights", "fetch"], ["demo-photos"],
+    ["weights", "list"], ["weights", "fetch"], ["demo-photos"], ["train"], ["evaluate"],
+    ["predict"], ["export-model"], ["curve"],
 ]  # fmt: skip
 
 

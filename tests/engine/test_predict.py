@@ -63,7 +63,9 @@ class RedFinder:
 
 
 def source(calls: Path | None = None, name: str = "red") -> PredictorSource:
-    return PredictorSource(identity={"student": name}, build=partial(RedFinder, calls))
+    return PredictorSource(
+        identity={"student": name}, texts=("hat", "red thing"), build=partial(RedFinder, calls)
+    )
 
 
 def photo(red_xyxy: tuple[int, int, int, int] | None, *, size_hw: tuple[int, int] = (40, 60)):
@@ -104,7 +106,9 @@ def write(
     )
     made_by = made_by or source()
     found = predict(store, made_by, config)
-    return write_predictions(found, OutputConfig(folder=out), made_by=made_by.identity)
+    return write_predictions(
+        found, OutputConfig(folder=out, texts=made_by.texts), made_by=made_by.identity
+    )
 
 
 def test_every_photo_is_answered_for_and_the_file_is_coco(
@@ -118,6 +122,8 @@ def test_every_photo_is_answered_for_and_the_file_is_coco(
     }
     assert (summary.num_segments, summary.by_text) == (2, {"red thing": 2})
     coco = COCO(summary.file)
+    assert [(c["id"], c["name"]) for c in coco.cats.values()] == [(1, "hat"), (2, "red thing")]
+    assert summary.best_score == pytest.approx(0.9)
     masks = {
         coco.imgs[record["image_id"]]["file_name"]: coco.annToMask(record)
         for record in coco.anns.values()
@@ -250,7 +256,7 @@ def test_photos_and_output_may_lie_in_a_bucket(store: Store, s3_url: str) -> Non
 def test_segments_below_the_score_are_left_out(store: Store, photos: Path, tmp_path: Path) -> None:
     config = PredictConfig(images=(str(photos),), pool=INLINE)
     found = predict(store, source(), config)
-    target = OutputConfig(folder=str(tmp_path / "out"), min_score=0.95)
+    target = OutputConfig(folder=str(tmp_path / "out"), texts=("hat",), min_score=0.95)
     assert write_predictions(found, target, made_by={}).num_segments == 0
     laxer = replace(target, min_score=0.85, overlays=1)
     summary = write_predictions(found, laxer, made_by={})

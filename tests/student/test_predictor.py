@@ -132,5 +132,13 @@ def test_the_command(store: Store, photos: Path, tmp_path: Path, maskmill: Maskm
     assert (out / "predictions.json").exists()
     shown = maskmill(*words, "--text", "red bag", "--min-score", "0")
     assert "red bag" in shown.out
+    strict = maskmill(*words, "--min-score", "1")
+    assert "no segment scored 1 or more, the best one 0." in strict.err
+    bad = tmp_path / "bad"
+    bad.mkdir()
+    (bad / "a.jpg").write_bytes(b"no photo")
+    hopeless = maskmill("predict", bad, *words[2:])
+    assert hopeless.code == 8
+    assert "none of 1 photos could be predicted: not_an_image 1" in hopeless.err
     missing = maskmill(*words[:5], "nobody", *words[6:])
     assert missing.code == 5
