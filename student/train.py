@@ -9,16 +9,15 @@ Run again after any interruption, it goes on from its last checkpoint; done, it 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import platformdirs
 import torch
 
 from manifests import layout
+from manifests.cache_root import cache_root
 from manifests.errors import InputError, JobInterruptedError
 from manifests.refs import Refs
 from manifests.store import Store
@@ -212,8 +211,7 @@ def _absolute(weights: str) -> str:
 def _run_folder(name: str, options: TrainOptions) -> Path:
     if options.run_folder:
         return Path(options.run_folder).absolute()
-    root = os.environ.get("MASKMILL_CACHE") or platformdirs.user_cache_dir("maskmill")
-    return Path(root).absolute() / "runs" / name
+    return cache_root() / "runs" / name
 
 
 def _device() -> torch.device:

@@ -17,8 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import platformdirs
-
+from manifests.cache_root import cache_root
 from manifests.errors import WeightsError
 from teachers.weights_sources import Source, SourceFailedError
 from teachers.weights_table import TABLE as TABLE
@@ -84,8 +83,7 @@ def listing(*, table: Mapping[str, WeightsFile] = TABLE) -> list[WeightsStatus]:
 
 def cache_folder() -> Path:
     """`$MASKMILL_CACHE`/weights, or the user's cache folder for maskmill."""
-    root = os.environ.get("MASKMILL_CACHE") or platformdirs.user_cache_dir("maskmill")
-    return Path(root) / "weights"
+    return cache_root() / "weights"
 
 
 def _given_folders() -> list[Path]:

@@ -77,6 +77,16 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
         process.wait(30)
 
 
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder with weights/ and data/ beside the checkout."""
+    given = os.environ.get("MASKMILL_SHARED")
+    folder = Path(given) if given else Path(__file__).parents[1].parent / "shared"
+    if not (folder / "weights" / "mobile_sam.pt").is_file():
+        pytest.skip(f"needs weights and photos in {folder}; set $MASKMILL_SHARED")
+    return folder
+
+
 @pytest.fixture
 def maskmill(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path

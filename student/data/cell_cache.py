@@ -19,8 +19,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
-import platformdirs
-
+from manifests.cache_root import cache_root
 from manifests.errors import ObjectDamagedError, StoreError
 from manifests.store import Store, StoredObject
 from student.data.cache_room import TEMPORARY, CacheRoom
@@ -35,8 +34,7 @@ _PIECE_BYTES = 16 * 2**20
 
 def default_folder() -> Path:
     """`$MASKMILL_CACHE`/student, or the user's cache folder for maskmill."""
-    root = os.environ.get("MASKMILL_CACHE") or platformdirs.user_cache_dir("maskmill")
-    return Path(root) / "student"
+    return cache_root() / "student"
 
 
 class CellCache:

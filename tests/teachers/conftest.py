@@ -1,8 +1,7 @@
-"""Where the official weights and photos lie, and a small SAM that needs neither."""
+"""A small SAM that needs no weights, and the official ones where they lie."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,16 +31,6 @@ def _few_threads() -> Iterator[None]:
     torch.set_num_threads(min(2, before))
     yield
     torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="session")
-def shared() -> Path:
-    """The folder with weights/ and data/ beside the checkout."""
-    given = os.environ.get("MASKMILL_SHARED")
-    folder = Path(given) if given else Path(__file__).parents[2].parent / "shared"
-    if not (folder / "weights" / "mobile_sam.pt").is_file():
-        pytest.skip(f"needs weights and photos in {folder}; set $MASKMILL_SHARED")
-    return folder
 
 
 @pytest.fixture
