@@ -12,16 +12,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from command import maskmill
 from rich.console import Console
 from rich.table import Table
 
-MASKMILL = str(Path(sys.executable).with_name("maskmill"))
 POLICIES = {
     "all": 'name = "all"\nteachers = ["sam_vit_t"]\n[rules]\n',
     "weighted": 'name = "weighted"\n[rules]\n[weights]\nby = "confidence"\npower = 2.0\n',
@@ -156,15 +154,6 @@ def show(results: dict[str, dict[str, Any]]) -> None:
     for name, judged in results.items():
         table.add_row(name, *(f"{judged[column]:.4f}" for column in columns))
     Console(width=110).print(table)
-
-
-def maskmill(*words: object) -> str:
-    """One command; its standard output. What it says on the way goes to standard error."""
-    command = [MASKMILL, *(str(word) for word in words)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(f"{' '.join(command)} ended with {done.returncode}: {done.stdout[-2000:]}")
-    return done.stdout
 
 
 if __name__ == "__main__":

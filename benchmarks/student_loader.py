@@ -13,8 +13,6 @@ import argparse
 import io
 import json
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -25,6 +23,7 @@ import cv2
 import numpy as np
 import torch
 import webdataset
+from command import maskmill
 from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as coco_mask
@@ -39,7 +38,6 @@ from student.data.training_data import TrainingData
 from student.text.encoder import build_text_encoder
 from student.text.table import TextTable
 
-MASKMILL = str(Path(sys.executable).with_name("maskmill"))
 MEAN = np.array([123.675, 116.28, 103.53], dtype=np.float32)
 DEVIATION = np.array([58.395, 57.12, 57.375], dtype=np.float32)
 
@@ -75,10 +73,7 @@ def prepared(data: Path, folder: Path) -> tuple[Store, Path]:
         ("ingest", "coco", data / "masks.json", data / "images", "--inline"),
         ("export", "webdataset", tars, "--layer", "masks/human"),
     ):
-        subprocess.run(
-            [MASKMILL, *map(str, words), "--store", str(url)],
-            check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+        maskmill(*words, "--store", url)
     return Store(str(url)), tars
 
 

@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
-MASKMILL = str(Path(sys.executable).with_name("maskmill"))
+from command import maskmill
+
 ALWAYS_THE_SAME = (
     "data.masks=masks/human", "data.scale_min=1.0", "data.scale_max=1.0", "data.flip=0",
     "train.weight_decay=0", "train.learning_rate=1e-3", "train.ema=0.99",
@@ -60,15 +59,6 @@ def chosen_photos(path: Path, num: int, min_area: int) -> dict[str, Any]:
     ids = {image["id"] for image in document["images"]}
     document["annotations"] = [a for a in document["annotations"] if a["image_id"] in ids]
     return document
-
-
-def maskmill(*words: object) -> str:
-    """One command; its standard output."""
-    command = [MASKMILL, *(str(word) for word in words)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(f"{' '.join(command)} ended with {done.returncode}: {done.stdout[-2000:]}")
-    return done.stdout
 
 
 if __name__ == "__main__":

@@ -19,20 +19,12 @@ from manifests.console import (
 )
 from student import cli_evaluate, cli_export
 from student.cli_curve import add_curve
+from student.cli_options import ConfigOption, InlineOption, RayOption, SetOption, SizeOption
 
 if TYPE_CHECKING:
     from student.train import TrainResult
 
 RaySession = Callable[[str], AbstractContextManager[None]]
-
-ConfigOption = Annotated[
-    str, typer.Option("--config", "-c", metavar="FILE", help="A TOML file; see docs/student.md.")
-]
-SizeOption = Annotated[str, typer.Option(metavar="SIZE", help="tiny, small or base.")]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="A setting, e.g. train.steps=500."),
-]
 
 
 def mount(app: typer.Typer, *, session: RaySession) -> None:
@@ -69,22 +61,14 @@ def mount(app: typer.Typer, *, session: RaySession) -> None:
         workers: Annotated[
             int, typer.Option(min=0, help="Training processes; 0: as configured.")
         ] = 0,
-        inline: Annotated[
-            bool, typer.Option("--inline", help="No Ray: one worker, in this process.")
-        ] = False,
+        inline: InlineOption = False,
         restart: Annotated[
             bool, typer.Option("--restart", help="Begin anew, whatever this name has.")
         ] = False,
         run_folder: Annotated[
             str, typer.Option(metavar="FOLDER", help="For logs; default: in the user's cache.")
         ] = "",
-        ray_address: Annotated[
-            str,
-            typer.Option(
-                envvar="MASKMILL_RAY_ADDRESS", metavar="ADDRESS",
-                help="A cluster: auto, host:port or ray://host:port. Empty: a local Ray.",
-            ),
-        ] = "",
+        ray_address: RayOption = "",
         as_json: JsonOption = False,
     ) -> None:  # fmt: skip
         """Train a student on a ref. Run again to go on from its last checkpoint."""

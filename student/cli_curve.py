@@ -7,6 +7,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from manifests.console import JsonOption, StoreOption, examples, note, open_store, print_table, show
+from student.cli_options import (
+    ConfigOption,
+    DataStoreOption,
+    InlineOption,
+    MaxImagesOption,
+    OnOption,
+    RayOption,
+    SetOption,
+    SizeOption,
+    SkipImagesOption,
+)
 
 if TYPE_CHECKING:
     from student.curve import Curve, CurvePoint
@@ -28,38 +39,21 @@ def add_curve(app: typer.Typer, *, session: RaySession) -> None:
             str, typer.Option(metavar="N,N,...", help="Numbers of images, the first so many.")
         ],
         ref: Annotated[str, typer.Argument(help="A branch, tag or commit to train on.")] = "main",
-        on: Annotated[
-            str, typer.Option(metavar="REF", help="A commit with human masks to judge on.")
-        ] = "main",
-        data_store: Annotated[
-            str, typer.Option(metavar="URL", help="The store of --on; default: the same.")
-        ] = "",
-        skip_images: Annotated[
-            int, typer.Option(min=0, help="Images of --on that are not judged: the first so many.")
-        ] = 0,
-        max_images: Annotated[
-            int, typer.Option(min=0, help="Images of --on to judge; 0: all.")
-        ] = 0,
-        config: Annotated[
-            str, typer.Option("--config", "-c", metavar="FILE", help="A student's TOML file.")
-        ] = "",
-        size: Annotated[str, typer.Option(metavar="SIZE", help="tiny, small or base.")] = "",
-        overrides: Annotated[
-            list[str] | None,
-            typer.Option("--set", metavar="KEY=VALUE", help="A setting, e.g. train.steps=500."),
-        ] = None,
+        on: OnOption = "main",
+        data_store: DataStoreOption = "",
+        skip_images: SkipImagesOption = 0,
+        max_images: MaxImagesOption = 0,
+        config: ConfigOption = "",
+        size: SizeOption = "",
+        overrides: SetOption = None,
         name: Annotated[
             str, typer.Option(metavar="NAME", help="The students are called NAME-<images>.")
         ] = "curve",
         html: Annotated[
             str, typer.Option(metavar="FILE", help="Write the page here.")
         ] = "",
-        inline: Annotated[
-            bool, typer.Option("--inline", help="No Ray: train in this process.")
-        ] = False,
-        ray_address: Annotated[
-            str, typer.Option(envvar="MASKMILL_RAY_ADDRESS", metavar="ADDRESS", help="A cluster.")
-        ] = "",
+        inline: InlineOption = False,
+        ray_address: RayOption = "",
         as_json: JsonOption = False,
     ) -> None:  # fmt: skip
         """Train the same student on growing parts of a dataset, and plot how good each is."""

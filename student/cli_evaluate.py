@@ -17,6 +17,7 @@ from manifests.console import (
     print_table,
     show,
 )
+from student.cli_options import DataStoreOption, MaxImagesOption, OnOption, SkipImagesOption
 
 if TYPE_CHECKING:
     from student.evaluation.result import Evaluation
@@ -29,16 +30,10 @@ def evaluate(
     model: Annotated[
         str, typer.Argument(metavar="MODEL", help="A student's name, or any ref of a checkpoint.")
     ],
-    on: Annotated[
-        str, typer.Option(metavar="REF", help="Whose human masks are the truth.")
-    ] = "main",
-    data_store: Annotated[
-        str, typer.Option(metavar="URL", help="The store of --on; empty: the student's.")
-    ] = "",
-    skip_images: Annotated[
-        int, typer.Option(min=0, help="Leave out the first images of the commit.")
-    ] = 0,
-    max_images: Annotated[int, typer.Option(min=0, help="Images at most; 0: all.")] = 0,
+    on: OnOption = "main",
+    data_store: DataStoreOption = "",
+    skip_images: SkipImagesOption = 0,
+    max_images: MaxImagesOption = 0,
     stuff: Annotated[
         list[str] | None,
         typer.Option(metavar="CATEGORY", help="Its panoptic segments are one; repeatable."),

@@ -16,6 +16,7 @@ from manifests.refs import Refs
 from manifests.store import Store
 from student.checkpoint import Checkpoint
 from student.config import StudentConfig, load_config
+from student.train import TrainOptions, train
 from student.training.step import StepOutcome
 from tests.manifests.conftest import DatasetBuilder
 
@@ -43,6 +44,14 @@ def small_store(folder: Path, *, num_images: int = 10) -> tuple[Store, Dataset]:
     store = Store(str(folder / "store"))
     init(store)
     return store, add_photos(store, "photos", num_images)
+
+
+def trained_store(folder: Path) -> Store:
+    """A store with the student `small`, two steps old, and its photos on the branch `photos`."""
+    store, _ = small_store(folder)
+    options = TrainOptions(inline=True, run_folder=str(folder / "run"))
+    train(store, "photos", small_config(folder, "train.steps=2"), options=options)
+    return store
 
 
 def add_photos(store: Store, branch: str, num_images: int) -> Dataset:

@@ -6,19 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from student.train import TrainOptions, train
 from tests.command_line import Maskmill, command_line
-from tests.student.small_run import NAMES, small_config, small_store
+from tests.student.small_run import NAMES, trained_store
 
 
 @pytest.fixture(scope="module")
 def store_url(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A store with the student `small` and the photos it was taught."""
-    folder = tmp_path_factory.mktemp("evaluate")
-    store, _ = small_store(folder)
-    options = TrainOptions(inline=True, run_folder=str(folder / "run"))
-    train(store, "photos", small_config(folder, "train.steps=2"), options=options)
-    return store.url
+    return trained_store(tmp_path_factory.mktemp("evaluate")).url
 
 
 @pytest.fixture

@@ -10,19 +10,14 @@ import typer
 
 from student.cli_export import COMMANDS
 from student.export_formats import FORMATS
-from student.train import TrainOptions, train
 from tests.command_line import Maskmill, command_line
-from tests.student.small_run import NAMES, small_config, small_store
+from tests.student.small_run import NAMES, trained_store
 
 
 @pytest.fixture(scope="module")
 def store_url(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A store with the student `small`."""
-    folder = tmp_path_factory.mktemp("export")
-    store, _ = small_store(folder)
-    options = TrainOptions(inline=True, run_folder=str(folder / "run"))
-    train(store, "photos", small_config(folder, "train.steps=2"), options=options)
-    return store.url
+    return trained_store(tmp_path_factory.mktemp("export")).url
 
 
 @pytest.fixture

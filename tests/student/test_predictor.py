@@ -16,19 +16,14 @@ from manifests.refs import Refs
 from manifests.store import Store
 from student.checkpoint import load_student
 from student.predictor import PredictOptions, StudentPredictor, predictor_source
-from student.train import TrainOptions, train
 from tests.command_line import Maskmill
-from tests.student.small_run import NAMES, small_config, small_store
+from tests.student.small_run import NAMES, trained_store
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """A store with the student `small`."""
-    folder = tmp_path_factory.mktemp("predictor")
-    opened, _ = small_store(folder)
-    options = TrainOptions(inline=True, run_folder=str(folder / "run"))
-    train(opened, "photos", small_config(folder, "train.steps=2"), options=options)
-    return opened
+    return trained_store(tmp_path_factory.mktemp("predictor"))
 
 
 @pytest.fixture
