@@ -31,7 +31,8 @@ from rich.console import Console
 from rich.table import Table
 
 from manifests.store import Store
-from student.config import StudentConfig, load_config
+from student.config import StudentConfig
+from student.config_files import load_config
 from student.data.loader import step_batches
 from student.data.order import World
 from student.data.training_data import TrainingData

@@ -29,7 +29,8 @@ from engine.pool import PoolConfig
 from engine.sources.protocol import SourceConfig
 from manifests.dataset import init
 from manifests.store import Store
-from student.config import StudentConfig, load_config
+from student.config import StudentConfig
+from student.config_files import load_config
 from student.data.loader import step_batches
 from student.data.order import World
 from student.data.training_data import TrainingData

@@ -20,7 +20,8 @@ from manifests.errors import InputError, ObjectDamagedError, RefError
 from manifests.models import MODELS, STATE, TRAIN, WEIGHTS, is_model
 from manifests.refs import Refs
 from manifests.store import Store
-from student.config import StudentConfig, config_from_values
+from student.config import StudentConfig
+from student.config_files import config_from_values
 from student.training.trainee import load_weights
 
 if TYPE_CHECKING:

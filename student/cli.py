@@ -74,7 +74,7 @@ def mount(app: typer.Typer, *, session: RaySession) -> None:
         """Train a student on a ref. Run again to go on from its last checkpoint."""
         from pathlib import Path
 
-        from student.config import load_config
+        from student.config_files import load_config
         from student.train import TrainOptions
         from student.train import train as run
 

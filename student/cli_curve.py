@@ -61,7 +61,7 @@ def add_curve(app: typer.Typer, *, session: RaySession) -> None:
 
         from manifests.dataset import Dataset
         from manifests.html_page import require_writable, write_page
-        from student.config import load_config
+        from student.config_files import load_config
         from student.curve import CurveRun, curve_page, draw_curve
         from student.evaluate import EvaluateOptions
         from student.train import TrainOptions

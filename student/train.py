@@ -22,7 +22,8 @@ from manifests.errors import InputError, JobInterruptedError
 from manifests.refs import Refs
 from manifests.store import Store
 from student.checkpoint import DataVersion, Lineage, branch_of
-from student.config import StudentConfig, config_values
+from student.config import StudentConfig
+from student.config_files import config_values
 from student.data.order import World
 from student.data.training_data import TrainingData
 from student.model.segmenter import build_segmenter

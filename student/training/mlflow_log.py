@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from manifests.errors import InputError
-from student.config import StudentConfig, config_values
+from student.config import StudentConfig
+from student.config_files import config_values
 from teachers.weights_sources import without_credentials
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from manifests.errors import InputError, RefError
 from manifests.refs import Refs
 from manifests.store import Store
 from student.checkpoint import Checkpoint, DataVersion, Lineage, branch_of, parse_checkpoint
-from student.config import config_values
+from student.config_files import config_values
 
 _MAY_DIFFER = {
     "name", "model.text.weights", "data.cache_bytes", "data.cache_folder", "data.workers",

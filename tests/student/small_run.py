@@ -15,7 +15,8 @@ from manifests.dataset import Dataset, init
 from manifests.refs import Refs
 from manifests.store import Store
 from student.checkpoint import Checkpoint
-from student.config import StudentConfig, load_config
+from student.config import StudentConfig
+from student.config_files import load_config
 from student.train import TrainOptions, train
 from student.training.step import StepOutcome
 from tests.manifests.conftest import DatasetBuilder

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from manifests.errors import InputError
-from student.config import SIZES, StudentConfig, config_from_values, config_values, load_config
+from student.config import StudentConfig
+from student.config_files import SIZES, config_from_values, config_values, load_config
 
 
 @pytest.mark.parametrize("size", SIZES)

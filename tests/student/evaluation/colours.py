@@ -26,7 +26,7 @@ from engine.sources.protocol import SourceConfig
 from manifests.dataset import Dataset, init
 from manifests.store import Store
 from student.checkpoint import Student
-from student.config import load_config
+from student.config_files import load_config
 from student.data.decode import DEVIATION, MEAN
 from student.records import Predictions, SegmenterOutput
 

@@ -10,7 +10,8 @@ import torch
 from manifests.dataset import Dataset
 from manifests.store import Store
 from student.checkpoint import DataVersion, Lineage
-from student.config import StudentConfig, config_values, load_config
+from student.config import StudentConfig
+from student.config_files import config_values, load_config
 from student.training.checkpoints import Checkpoints
 from student.training.optimizer import set_learning_rates
 from student.training.trainee import Trainee
