@@ -85,6 +85,7 @@ class Student:
         categories: whose objects it was taught; it can be asked for others.
         texts: the text encoder it was trained with.
         commit_id: the checkpoint.
+        data: what it was trained on; the first is the command's REF.
     """
 
     segmenter: Segmenter
@@ -92,6 +93,7 @@ class Student:
     categories: tuple[str, ...]
     texts: TextTable
     commit_id: str
+    data: tuple[DataVersion, ...]
 
 
 def branch_of(name: str) -> str:
@@ -126,7 +128,7 @@ def load_student(store: Store, ref: str, *, device: str = "cpu") -> Student:
     load_weights(segmenter, read_tensors(store, found, WEIGHTS), whose=_name(found.commit_id))
     return Student(
         segmenter=segmenter.to(device).eval(), config=config, texts=texts,
-        categories=found.lineage.categories, commit_id=found.commit_id,
+        categories=found.lineage.categories, commit_id=found.commit_id, data=found.lineage.data,
     )  # fmt: skip
 
 

@@ -146,6 +146,11 @@ def _print(found: Evaluation) -> None:
         ],
         right=numbers,
     )  # fmt: skip
+    if found.num_taught:
+        note(
+            f"the student was trained on {found.num_taught:,} of these {found.num_images:,} "
+            "images: on others it will be worse; see --skip-images and --max-images"
+        )
     left_out = {
         "images without human masks": found.left_out.without_masks,
         "quarantined images": found.left_out.quarantined,

@@ -16,6 +16,7 @@ from student.evaluation.forward import placed_bytes, placed_outputs
 from student.evaluation.image_output import SegmentOptions
 from student.evaluation.judge import Judge
 from student.evaluation.result import Evaluation
+from student.evaluation.taught_images import taught_images
 from student.evaluation.truth import HumanTruth, TrueImage
 
 if TYPE_CHECKING:
@@ -97,6 +98,7 @@ def evaluate(
         student=student.commit_id,
         data=dataset.commit_id,
         taught=student.categories,
+        taught_images=taught_images(student, dataset.store),
         left_out=truth.left_out(),
     )
 

@@ -214,6 +214,11 @@ class TrainingData:
             return
         lost = Counter(self.dropped) + Counter(self.skipped)
         why = ", ".join(f"{reason} {count}" for reason, count in lost.most_common(5))
+        if not self.num_images:
+            raise InputError(
+                f"no image is left to train on ({why or 'there are none'}); see skip_images of "
+                "data.mix, and 'maskmill show' for what is quarantined"
+            )
         raise InputError(
             f"no image has a mask to train on: all masks of '{self._config.masks}' were dropped or "
             f"are missing ({why or 'there are no boxes'}); run 'maskmill filter' with a looser "

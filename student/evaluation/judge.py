@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
 import numpy as np
 
@@ -60,7 +60,13 @@ class Judge:
         self._add_pixels(image, output, segments, num_true)
 
     def result(
-        self, *, student: str, data: str, taught: Sequence[str], left_out: LeftOut
+        self,
+        *,
+        student: str,
+        data: str,
+        taught: Sequence[str],
+        taught_images: Set[str] | None,
+        left_out: LeftOut,
     ) -> Evaluation:
         """Of all that was added.
 
@@ -68,6 +74,7 @@ class Judge:
             student: the checkpoint's commit id.
             data: the commit's.
             taught: categories that the student was trained with.
+            taught_images: ids of images that it was trained on; None: unknown.
             left_out: what was not judged.
         """
         num = len(self._categories)
@@ -86,6 +93,7 @@ class Judge:
             student=student,
             data=data,
             num_images=len(self._images),
+            num_taught=None if taught_images is None else self._num_among(taught_images),
             num_true=sum(image.num_true for image in self._images),
             mask_ap=masks.ap,
             mask_ap50=masks.ap50,
@@ -114,6 +122,9 @@ class Judge:
             categories=self._by_category(set(taught), masks, boxes, edges, segments, labels),
             images=tuple(self._images),
         )
+
+    def _num_among(self, image_ids: Set[str]) -> int:
+        return sum(image.image_id in image_ids for image in self._images)
 
     def _add_pixels(
         self, image: TrueImage, output: ImageOutput, segments: PanopticSegments, num_true: int

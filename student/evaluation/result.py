@@ -76,6 +76,7 @@ class Evaluation:
         student: the checkpoint's commit id.
         data: the commit id that was judged on.
         num_images, num_true: that were judged; of `num_true` objects all have masks.
+        num_taught: of `num_images`, that the student was trained on; None: nobody can tell.
         mask_small, mask_medium, mask_large: mask AP by size.
         mask_recall: of 100 instances an image.
         phrase_iou, phrase_precision_50: of `num_phrases` names that occur once in their image.
@@ -86,6 +87,7 @@ class Evaluation:
     student: str
     data: str
     num_images: int
+    num_taught: int | None
     num_true: int
     mask_ap: float | None
     mask_ap50: float | None

@@ -95,14 +95,14 @@ class Criterion:
         """The loss of a batch; a batch without targets still gives gradients to all of `output`.
 
         Args:
-            num_targets: what losses are divided by: the targets of the whole global batch over the
-                number of workers, at least 1.
+            num_targets: what losses are divided by, above 0: the targets of the whole global batch,
+                at least 1, over the number of workers.
             generator: of the points; on the output's device it saves copies.
         """
-        if not num_targets >= 1:
+        if not num_targets > 0:
             raise InputError(
-                f"num_targets: expected at least 1, got {num_targets}; clamp it, as a batch may "
-                "have no target"
+                f"num_targets: expected more than 0, got {num_targets}; take 1 for a batch without "
+                "targets"
             )
         device = output.pixel_embeddings.device
         with torch.autocast(device.type, enabled=False):

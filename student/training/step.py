@@ -105,7 +105,7 @@ class Stepper:
         self, step: int, batches: Sequence[Batch], num_targets: float
     ) -> tuple[list[float], dict[str, float], int]:
         """Adds up gradients; the loss of each micro-batch, their parts, and images skipped."""
-        share = max(1.0, num_targets / self._world.size)
+        share = max(1.0, num_targets) / self._world.size
         totals: list[Tensor] = []
         names: list[str] = []
         values: list[Tensor] = []

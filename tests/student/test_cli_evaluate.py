@@ -32,6 +32,8 @@ def test_json_has_every_number_and_the_page_is_written(evaluate: Maskmill, tmp_p
                  "phrase_iou"):  # fmt: skip
         assert 0 <= found[name] <= 1, name
     assert [image["place"] for image in found["images"]] == [3, 4, 5, 6, 7]
+    assert found["num_taught"] == 5
+    assert "was trained on 5 of these images" in page.read_text("utf-8")
     assert {row["category"]: row["is_taught"] for row in found["categories"]} == dict.fromkeys(
         NAMES, True
     )
@@ -43,6 +45,7 @@ def test_people_get_tables(evaluate: Maskmill) -> None:
     answer = evaluate("small", "--on", "photos", "--max-images", 2, "--stuff", "bag")
     assert answer.code == 0, answer.err
     assert "2 images, 3 masks" in answer.out
+    assert "trained on 2 of these 2 images" in answer.err
     assert "boundary AP" in answer.out
     assert all(name in answer.out for name in NAMES)
 

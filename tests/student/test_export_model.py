@@ -69,7 +69,7 @@ def student() -> Student:
             parameter += 0.05 * torch.randn(parameter.shape)
     return Student(
         segmenter=segmenter.eval(), config=config, categories=("bag", "shoe", "hat"),
-        texts=TextTable(HashedTextEncoder()), commit_id="c" * 64,
+        texts=TextTable(HashedTextEncoder()), commit_id="c" * 64, data=(),
     )  # fmt: skip
 
 

@@ -195,6 +195,12 @@ def test_parts_of_a_source(builder: DatasetBuilder, opened: Open, skip: int, mos
     assert sum(part.skipped.values()) + part.num_images == 12
 
 
+def test_skipping_all_images_is_said(builder: DatasetBuilder, opened: Open) -> None:
+    dataset = many_images(builder, 3)
+    with pytest.raises(InputError, match=r"no image is left .*image_before_skip_images 3"):
+        opened(dataset, mix=(SourceConfig(skip_images=5),))
+
+
 def test_a_mix_of_stores_knows_whose_categories_are_whose(tmp_path: Path) -> None:
     stores = []
     for name, words in [("one", ("bag", "hat")), ("two", ("shoe", "hat"))]:

@@ -148,7 +148,7 @@ def student_that_sees(segmenter: ColourSegmenter) -> Student:
     return Student(
         segmenter=segmenter,  # type: ignore[arg-type]  # it answers like one
         config=config, texts=table,  # type: ignore[arg-type]
-        categories=("red", "green"), commit_id="5" * 64,
+        categories=("red", "green"), commit_id="5" * 64, data=(),
     )  # fmt: skip
 
 

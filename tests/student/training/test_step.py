@@ -61,12 +61,20 @@ def test_micro_batches_do_not_change_a_step(tmp_path: Path) -> None:
     assert split.image_ids == tuple(f"image-{number}" for number in range(6))
 
 
-def test_workers_do_not_change_a_step(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "spread",
+    [
+        [[[2, 4], [0, 6]], [[1, 5], [7, 3]]],
+        [[[0], [3]], [[6], [1]]],  # one target for both workers
+    ],
+)
+def test_workers_do_not_change_a_step(tmp_path: Path, spread: list[list[list[int]]]) -> None:
     """Also where a worker's last micro-batch has no targets, and so leaves weights unused."""
     alone = network()
-    once = _steps(alone, [range(8)], tmp_path)
+    images = sorted(number for worker in spread for part in worker for number in part)
+    once = _steps(alone, [images], tmp_path)
     # Forked: to import torch twice more takes longer than the rest of the file.
-    multiprocessing.start_processes(_worker, (str(tmp_path),), nprocs=2, start_method="fork")
+    multiprocessing.start_processes(_worker, (str(tmp_path), spread), nprocs=2, start_method="fork")
     for rank in range(2):
         found = torch.load(tmp_path / f"rank-{rank}", weights_only=True)
         assert found["loss"] == pytest.approx(once.loss)
@@ -76,14 +84,12 @@ def test_workers_do_not_change_a_step(tmp_path: Path) -> None:
             torch.testing.assert_close(value, found["weights"][name], msg=name)
 
 
-def _worker(rank: int, folder: str) -> None:
+def _worker(rank: int, folder: str, spread: list[list[list[int]]]) -> None:
     torch.set_num_threads(1)
     meeting = f"file://{folder}/meeting"
     dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2)
     net = network()
-    world = World(rank=rank, size=2)
-    spread = [[[2, 4], [0, 6]], [[1, 5], [7, 3]]][rank]  # 0, 3 and 6 have no targets
-    last = _steps(net, spread, Path(folder), world=world)
+    last = _steps(net, spread[rank], Path(folder), world=World(rank=rank, size=2))
     found = {"loss": last.loss, "norm": last.gradient_norm, "num_targets": last.num_targets}
     torch.save({**found, "weights": net.state_dict()}, f"{folder}/rank-{rank}")
     dist.destroy_process_group()
