@@ -42,19 +42,29 @@ def decode_view(data: bytes, view: View) -> ImageRgb:
         ObjectDamagedError: the bytes cannot be decoded, or to a picture of another size.
     """
     reduced = _reduction(view) if data.startswith(_JPEG) else 1
+    image = _checked(data, view.image_hw, reduced)
+    if reduced > 1 and reduced * min(view.scale_xy) * _MOST_LINEAR >= 1:
+        return _warped(image, view, reduced)
+    x0, y0, x1, y1 = (edge // reduced for edge in view.window_xyxy)
+    placed = scaled(image[y0 : max(y1, y0 + 1), x0 : max(x1, x0 + 1)], view.placed_hw)
+    return np.ascontiguousarray(placed[:, ::-1]) if view.is_flipped else placed
+
+
+def decode_whole(data: bytes, size_hw: tuple[int, int]) -> ImageRgb:
+    """[H, W, 3] uint8 RGB of stored bytes. Raises as `decode_view`."""
+    return _checked(data, size_hw, reduced=1)
+
+
+def _checked(data: bytes, size_hw: tuple[int, int], reduced: int) -> ImageRgb:
     image = _decoded(data, reduced)
-    height, width = (-(-length // reduced) for length in view.image_hw)
+    height, width = (-(-length // reduced) for length in size_hw)
     if image is None:
         raise ObjectDamagedError("its bytes cannot be decoded")
     if image.shape != (height, width, 3):
         raise ObjectDamagedError(
             f"it decodes to {image.shape[1]} x {image.shape[0]} pixels, expected {width} x {height}"
         )
-    if reduced > 1 and reduced * min(view.scale_xy) * _MOST_LINEAR >= 1:
-        return _warped(image, view, reduced)
-    x0, y0, x1, y1 = (edge // reduced for edge in view.window_xyxy)
-    placed = scaled(image[y0 : max(y1, y0 + 1), x0 : max(x1, x0 + 1)], view.placed_hw)
-    return np.ascontiguousarray(placed[:, ::-1]) if view.is_flipped else placed
+    return image
 
 
 def _decoded(data: bytes, reduced: int) -> ImageRgb | None:

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from student.data.decode import decode_view, normalised, scaled
+from student.data.decode import decode_whole, normalised, scaled
 from student.data.view import View, whole_view
 from student.evaluation.full_size import Frame
 from student.evaluation.image_output import ImageOutput, image_output
@@ -40,13 +40,12 @@ def placed_photo(photo: ImageRgb, side: int) -> Placed:
 
 
 def placed_bytes(data: bytes, *, size_hw: tuple[int, int], side: int) -> Placed:
-    """The same of stored bytes, of which no more is decoded than the canvas shows.
+    """The same of stored bytes; to the pixel what `predict` makes of the photo.
 
     Raises:
         ObjectDamagedError: they cannot be decoded, or to a picture of another size.
     """
-    view = whole_view(size_hw, side)
-    return Placed(pixels=decode_view(data, view), frame=_frame(view))
+    return placed_photo(decode_whole(data, size_hw), side)
 
 
 def placed_outputs(

@@ -6,12 +6,9 @@ import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from manifests import rle
 from manifests.html_page import PictureQuality
-from student.data.decode import ImageRgb, decode_view
-from student.data.view import View
+from student.data.decode import ImageRgb, decode_whole
 from student.evaluation.image_output import ImageOutput, SegmentOptions
 from student.evaluation.panoptic_segments import panoptic
 from student.evaluation.result import ImageResult
@@ -102,7 +99,7 @@ def picturable(
     names = [categories[text] for text in truth.categories[marked].tolist()]
     return Picturable(
         result=result,
-        photo=_whole_photo(image),
+        photo=decode_whole(image.data, image.truth.size_hw),
         truth=tuple(
             _mark(number, truth.region(row), colours[int(truth.categories[row])], size_hw)
             for number, row in enumerate(marked, 1)
@@ -162,14 +159,3 @@ def _mark(
         style="plain" if is_unsure else "kept",
         colour=colour,
     )
-
-
-def _whole_photo(image: TrueImage) -> ImageRgb:
-    height, width = image.truth.size_hw
-    view = View(
-        image_hw=(height, width),
-        window_xyxy=(0, 0, width, height),
-        placed_hw=(height, width),
-        side=max(height, width),
-    )
-    return np.ascontiguousarray(decode_view(image.data, view))
