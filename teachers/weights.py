@@ -6,19 +6,18 @@ in the cache, then at its sources; nothing is ever loaded whose digest does not 
 
 from __future__ import annotations
 
-import fcntl
 import functools
 import hashlib
 import logging
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from manifests.cache_root import cache_root
 from manifests.errors import WeightsError
+from manifests.file_lock import locked
 from teachers.weights_sources import Source, SourceFailedError
 from teachers.weights_table import TABLE as TABLE
 from teachers.weights_table import WeightsFile as WeightsFile
@@ -68,7 +67,7 @@ def fetch(name: str, *, table: Mapping[str, WeightsFile] = TABLE) -> Path:
     file = _entry(name, table)
     folder = cache_folder()
     folder.mkdir(parents=True, exist_ok=True)
-    with _only_one(folder / f"{file.file_name}.lock"):
+    with locked(folder / f"{file.file_name}.lock"):
         return find(name, table=table) or _download(file, folder)
 
 
@@ -155,14 +154,3 @@ def _download_from(source: Source, file: WeightsFile, folder: Path) -> Path:
         return target
     finally:
         Path(temporary).unlink(missing_ok=True)
-
-
-@contextmanager
-def _only_one(lock: Path) -> Iterator[None]:
-    """Holds an advisory lock; the kernel frees it when the process dies."""
-    with lock.open("wb") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX)
-        except OSError as error:  # some network file systems have no locks: then all download
-            _LOG.debug("no lock on %s: %s", lock, error)
-        yield

@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from student.data.file_lock import locked
+from manifests.file_lock import locked
 
 TEMPORARY = ".tmp"
 _log = logging.getLogger(__name__)

@@ -21,9 +21,9 @@ from typing import TypeVar
 
 from manifests.cache_root import cache_root
 from manifests.errors import ObjectDamagedError, StoreError
+from manifests.file_lock import locked
 from manifests.store import Store, StoredObject
 from student.data.cache_room import TEMPORARY, CacheRoom
-from student.data.file_lock import locked
 from student.data.filler import Filler
 from student.data.patience import Patience
 

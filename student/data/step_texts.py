@@ -18,7 +18,7 @@ class StepTexts:
     Then come categories that are verified as absent in one of them: for images labelled in the
     federated way no others teach anything. The rest is drawn from all.
 
-    Referring phrases of the batch's images will be appended here, behind the categories.
+    No source gives referring phrases, so categories are all the texts of training.
     """
 
     def __init__(self, data: TrainingData, order: Order, config: StudentConfig) -> None:
