@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from command import maskmill
+from learning_page import learning_page
 from rich.console import Console
 from rich.table import Table
 
@@ -78,6 +79,7 @@ def main() -> None:
         if wanted is None or arm.name in wanted:
             results[arm.name] = run_arm(arm, arguments)
             show(results)
+    write_page(results, arguments)
 
 
 def prepare(arguments: argparse.Namespace) -> None:
@@ -125,7 +127,7 @@ def without_mask(annotation: dict[str, Any]) -> dict[str, Any]:
 
 def run_arm(arm: Arm, arguments: argparse.Namespace) -> dict[str, Any]:
     """Trains and judges, or reads what an earlier run found."""
-    tag = f"{arm.name}-{arguments.size}-{arguments.steps}"
+    tag = tag_of(arm.name, arguments)
     found = arguments.work / f"{tag}.json"
     if not found.exists():
         words = [
@@ -145,6 +147,24 @@ def run_arm(arm: Arm, arguments: argparse.Namespace) -> dict[str, Any]:
         )  # fmt: skip
         found.write_text(json.dumps({"arm": asdict(arm), "evaluation": json.loads(judged)}))
     return dict(json.loads(found.read_text())["evaluation"])
+
+
+def tag_of(arm: str, arguments: argparse.Namespace) -> str:
+    return f"{arm}-{arguments.size}-{arguments.steps}"
+
+
+def write_page(results: dict[str, dict[str, Any]], arguments: argparse.Namespace) -> None:
+    """Learning curves, arms of the same question together."""
+    pseudo = ["pseudo-weighted", "pseudo-certified", "pseudo-all"]
+    groups = {
+        "Whose masks": [f"human-{arguments.human}", *pseudo, f"human-{arguments.photos}"],
+        "Which queries": ["pseudo-weighted", "learnable-only", "conditional-only", "no-fusion"],
+    }
+    runs = arguments.work / "runs"
+    logs = {name: runs / tag_of(name, arguments) / "log.jsonl" for name in results}
+    page = arguments.work / "curves.html"
+    page.write_bytes(learning_page(groups, logs, results))
+    print(f"wrote {page}")
 
 
 def show(results: dict[str, dict[str, Any]]) -> None:
