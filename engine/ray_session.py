@@ -44,7 +44,7 @@ def ray_session(address: str) -> Iterator[None]:
     A Ray that was started here is shut down at the end; one that was joined or was there is left.
 
     Raises:
-        JobError: no cluster answers at `address`.
+        JobError: no cluster answers at `address`, or a local one does not start.
     """
     for name, value in (ENVIRONMENT | ({} if address else LOOPBACK_ENVIRONMENT)).items():
         os.environ.setdefault(name, value)
@@ -63,11 +63,16 @@ def ray_session(address: str) -> Iterator[None]:
             log_to_driver=False,
             configure_logging=False,
         )
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except Exception as error:  # Ray raises a plain one where its processes are slow to start
         first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if address:
+            raise JobError(
+                f"no Ray cluster at '{address}': {first_line}; start one, or leave out "
+                "--ray-address for a local Ray"
+            ) from error
         raise JobError(
-            f"no Ray cluster at '{address or 'local'}': {first_line}; start one, or leave out "
-            "--ray-address for a local Ray"
+            f"a local Ray did not start: {first_line}; run it again when the machine is less "
+            "busy, or without Ray where the command has --inline"
         ) from error
     try:
         yield
