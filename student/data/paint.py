@@ -74,17 +74,22 @@ def paint_masks(counts: pa.Array, view: View, canvases: Sequence[Mask]) -> list[
 class _Grid:
     """Points of the image, at most one a pixel, numbered down columns and columns left to right.
 
-    A pixel of the canvas has up to two along each axis, or four where there is a choice of many;
-    these are averaged to two. Where the canvas is finer, every pixel of the window is one.
+    Where there are enough, a pixel of the canvas has three or five along each axis, whose mean is
+    its coverage. The number is odd: of two, one is inside at most places of an edge, and half
+    counts as inside, so that every mask would grow. Else every pixel of the window is a point, and
+    blurred where a pixel of the canvas has more than the two that linear scaling looks at.
     """
 
     def __init__(self, view: View) -> None:
         self._view = view
         height, width = view.image_hw
         (window_h, window_w), (placed_h, placed_w) = view.window_hw, view.placed_hw
-        self._averaged = 2 if 4 * max(view.scale_xy) <= 1 else 1
-        self._num_rows = min(window_h, 2 * self._averaged * placed_h)
-        self._num_columns = min(window_w, 2 * self._averaged * placed_w)
+        finest = max(view.scale_xy)
+        self._averaged = next((points for points in (5, 3) if points * finest <= 1), 1)
+        is_whole = self._averaged == 1
+        self._is_blurred = is_whole and 2 * finest < 1
+        self._num_rows = window_h if is_whole else self._averaged * placed_h
+        self._num_columns = window_w if is_whole else self._averaged * placed_w
         x0, y0, _, _ = view.window_xyxy
         self._rows = _points_before(height, y0, window_h, self._num_rows)
         self._columns = _points_before(width, x0, window_w, self._num_columns)
@@ -116,6 +121,8 @@ class _Grid:
         if step > 1:
             size = self._num_rows // step, len(columns) // step
             columns = cast(Mask, cv2.resize(columns, size, interpolation=cv2.INTER_AREA))
+        elif self._is_blurred:
+            columns = cast(Mask, cv2.blur(columns, (3, 3), borderType=cv2.BORDER_REPLICATE))
         return self._put(columns, first // step, canvas)
 
     def _put(self, columns: Mask, first: int, canvas: Mask) -> Painted:

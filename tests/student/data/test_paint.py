@@ -93,6 +93,24 @@ def test_scaled_masks_are_those_of_decoding_cutting_and_scaling(scale: float, fl
             assert not canvas[:, placed[1] :].any()
 
 
+@pytest.mark.parametrize("shrunk", [1.5, 2.5, 3.0, 3.5, 5.0, 7.0])
+def test_masks_do_not_grow(shrunk: float) -> None:
+    """On average edges stay where they are, to a few hundredths of a pixel of the canvas."""
+    side = 128
+    size = round(side * shrunk)
+    view = whole_view((size, size), side)
+    rng = np.random.default_rng(5)
+    masks, radii = [], rng.uniform(0.1, 0.3, 40) * size
+    rows, columns = np.mgrid[:size, :size] + 0.5
+    for radius in radii:
+        y, x = rng.uniform(radius, size - radius, 2)
+        masks.append(((rows - y) ** 2 + (columns - x) ** 2 <= radius**2).astype(np.uint8))
+    painted, _ = _paint(masks, view)
+    areas = np.array([one.num_pixels for one in painted])
+    grown = np.sqrt(areas / np.pi) - np.sqrt([mask.sum() / np.pi for mask in masks]) * side / size
+    assert abs(grown.mean()) < 0.03
+
+
 @pytest.mark.parametrize("flip", [False, True])
 def test_full_and_half_masks_reach_the_edges(flip: bool) -> None:
     """Nothing is lost at the border of the window, whatever the scale."""
