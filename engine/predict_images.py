@@ -65,6 +65,8 @@ def _look(url: str) -> PhotoSet:
     """A folder's photos, or a single one. Roots are absolute: workers may stand elsewhere."""
     try:
         filesystem, path = fsspec.core.url_to_fs(url)
+        if not url.strip():
+            raise InputError("a photo or folder is called ''; leave it out")
         if not filesystem.exists(path):
             raise InputError(f"no file or folder at {url}; check path and spelling")
         if not filesystem.isdir(path):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import posixpath
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
@@ -30,6 +30,7 @@ OVERLAYS = "overlays"
 _JPEG_QUALITY = 88
 _LONG_SIDE_PX = 1000
 _encode = msgspec.json.Encoder().encode
+_OVERLAY = re.compile(r"[0-9]{6}-[A-Za-z0-9._-]*\.jpg")
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 
 
@@ -88,12 +89,13 @@ def write_predictions(
         files.makedirs(folder, exist_ok=True)
         with files.open(posixpath.join(folder, FILE), "wb") as stream:
             _write_coco(stream, roots, numbers, config, made_by)
-        drawn = 0
+        overlays = posixpath.join(folder, OVERLAYS)
+        drawn: set[str] = set()
         for file_name, jpeg in _overlays(roots, config):
-            overlays = posixpath.join(folder, OVERLAYS)
             files.makedirs(overlays, exist_ok=True)
             files.pipe_file(posixpath.join(overlays, file_name), jpeg)
-            drawn += 1
+            drawn.add(file_name)
+        _remove_older(files, overlays, drawn)
     except transport_errors() as error:
         raise StoreError(
             f"{config.folder} cannot be written ({type(error).__name__}: {error}); check the path "
@@ -106,7 +108,7 @@ def write_predictions(
         file=name,
         num_photos=sum(root.rows.num_rows for root in roots),
         num_segments=sum(texts.values()),
-        num_overlays=drawn,
+        num_overlays=len(drawn),
         best_score=max(_best_scores(roots), default=None),
         failed=dict(sorted(failed.items())),
         by_text=dict(texts.most_common()),
@@ -214,6 +216,16 @@ def _overlays(roots: Sequence[PredictedRoot], config: OutputConfig) -> Iterator[
             f"{drawn:06d}-{_file_name(row['file_name'])}.jpg",
             encode_jpeg(picture, quality=_JPEG_QUALITY),
         )
+
+
+def _remove_older(files: Any, overlays: str, drawn: Collection[str]) -> None:  # Any: fsspec
+    """Pictures of an earlier prediction, which `predictions.json` no longer tells of."""
+    if not files.isdir(overlays):
+        return
+    for path in files.ls(overlays, detail=False):
+        name = posixpath.basename(path)
+        if _OVERLAY.fullmatch(name) and name not in drawn:
+            files.rm_file(path)
 
 
 def _file_name(name: str) -> str:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -29,7 +32,7 @@ Exit codes:
   7    weights were not found, or have the wrong digest
   8    a job could not finish
   9    a commit was made again and came out different
-  130  stopped by Ctrl-C; the same command again goes on
+  130  stopped by Ctrl-C or SIGTERM; the same command again goes on
   141  whoever read the output went away"""
 _BUG, _USAGE, _STOPPED, _PIPE_CLOSED = 1, 2, 130, 141
 
@@ -143,7 +146,8 @@ def run_app(app: typer.Typer, *, arguments: Sequence[str]) -> NoReturn:
     debug = "--debug" in arguments or os.environ.get("MASKMILL_DEBUG") == "1"
     wanted = [argument for argument in arguments if argument != "--debug"]
     try:
-        exit_code = app(args=wanted or ["--help"], prog_name="maskmill", standalone_mode=False)
+        with _sigterm_like_ctrl_c():
+            exit_code = app(args=wanted or ["--help"], prog_name="maskmill", standalone_mode=False)
     except Exception as error:  # the outermost boundary
         exit_code = _exit_code(error)
         if debug:
@@ -153,6 +157,23 @@ def run_app(app: typer.Typer, *, arguments: Sequence[str]) -> NoReturn:
         if exit_code == _STOPPED:  # Typer's answer to Ctrl-C
             _say_error("KeyboardInterrupt", "stopped", _STOPPED, as_json="--json" in wanted)
     sys.exit(exit_code or 0)
+
+
+@contextmanager
+def _sigterm_like_ctrl_c() -> Iterator[None]:
+    """What a cluster's scheduler sends ends a command as Ctrl-C does, with a word on going on."""
+    is_free = (
+        threading.current_thread() is threading.main_thread()
+        and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    )
+    if not is_free:
+        yield
+        return
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _exit_code(error: Exception) -> int:

@@ -14,7 +14,7 @@ MaskmillError                     exit 1
 │   └── LedgerImbalanceError               inputs != kept + dropped + failed
 ├── WeightsError                  exit 7   weights not found, or with the wrong digest
 ├── JobError                      exit 8   a distributed job could not finish
-│   └── JobInterruptedError       exit 130 Ctrl-C; run the same command again to go on
+│   └── JobInterruptedError       exit 130 Ctrl-C, SIGTERM; run the same command again to go on
 └── OutcomeDiffersError           exit 9   a commit was made again and came out different
 """
 

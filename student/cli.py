@@ -72,6 +72,7 @@ def mount(app: typer.Typer, *, session: RaySession) -> None:
         as_json: JsonOption = False,
     ) -> None:  # fmt: skip
         """Train a student on a ref. Run again to go on from its last checkpoint."""
+        import json
         from pathlib import Path
 
         from student.config_files import load_config
@@ -83,9 +84,9 @@ def mount(app: typer.Typer, *, session: RaySession) -> None:
             note("a memory:// store lives in this process only, so the work is done here")
             inline = True
         words = list(overrides or [])
-        words += [f"name={name}"] if name else []
+        words += [f"name={json.dumps(name)}"] if name else []
         words += [f"train.workers={workers}"] if workers else []
-        words += ["train.workers=1"] if inline else []
+        words += ["train.workers=1"] if inline and not workers else []
         options = TrainOptions(
             inline=inline,
             restart=restart,

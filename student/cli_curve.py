@@ -17,6 +17,8 @@ from student.cli_options import (
     SetOption,
     SizeOption,
     SkipImagesOption,
+    trained_on,
+    usable_device,
 )
 
 if TYPE_CHECKING:
@@ -57,6 +59,7 @@ def add_curve(app: typer.Typer, *, session: RaySession) -> None:
         as_json: JsonOption = False,
     ) -> None:  # fmt: skip
         """Train the same student on growing parts of a dataset, and plot how good each is."""
+        import json
         from pathlib import Path
 
         from manifests.dataset import Dataset
@@ -69,12 +72,14 @@ def add_curve(app: typer.Typer, *, session: RaySession) -> None:
         if html:
             require_writable(Path(html), what="curve")
         opened = open_store(store)
-        words = [*(overrides or []), f"name={name}", *(["train.workers=1"] if inline else [])]
+        words = [*(overrides or []), f"name={json.dumps(name)}"]
+        words += ["train.workers=1"] if inline else []
         run = CurveRun(
             store=opened, ref=ref, sizes=_numbers(sizes),
             judge=Dataset.open(open_store(data_store) if data_store else opened, on),
             evaluation=EvaluateOptions(skip_images=skip_images, max_images=max_images),
             training=TrainOptions(inline=inline, ray_address=ray_address),
+            device=usable_device(""),
         )  # fmt: skip
         settings = load_config(Path(config) if config else None, words, size=size)
         found = draw_curve(run, settings, session=session, on_point=_say)
@@ -95,6 +100,8 @@ def _numbers(text: str) -> tuple[int, ...]:
 def _say(point: CurvePoint) -> None:
     ap = point.evaluation.mask_ap
     note(f"{point.images:,} images: mask AP {'-' if ap is None else f'{ap:.4f}'}")
+    if point.evaluation.num_taught:
+        note(trained_on(point.evaluation))
 
 
 def _print(curve: Curve, html: str) -> None:

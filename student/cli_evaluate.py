@@ -17,7 +17,14 @@ from manifests.console import (
     print_table,
     show,
 )
-from student.cli_options import DataStoreOption, MaxImagesOption, OnOption, SkipImagesOption
+from student.cli_options import (
+    DataStoreOption,
+    MaxImagesOption,
+    OnOption,
+    SkipImagesOption,
+    trained_on,
+    usable_device,
+)
 
 if TYPE_CHECKING:
     from student.evaluation.result import Evaluation
@@ -66,7 +73,7 @@ def evaluate(
         require_writable(Path(html), what="evaluation")
     opened = open_store(store)
     dataset = Dataset.open(open_store(data_store) if data_store else opened, on)
-    place = _device(device)
+    place = usable_device(device)
     student = load_student(opened, model, device=place)
     with _bar(is_quiet=as_json) as on_image:
         found = judge(student, dataset, options, device=place, on_image=on_image)
@@ -90,22 +97,6 @@ COMMANDS: Mapping[str, tuple[Callable[..., None], str]] = {
     ),
 }
 """Name -> command and what its --help shows at the end."""
-
-
-def _device(name: str) -> str:
-    """As torch names it. Raises InputError where this machine has none of that name."""
-    import torch
-
-    from manifests.errors import InputError
-
-    if not name:
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(1, device=name)
-    except (RuntimeError, AssertionError) as error:
-        detail = str(error).splitlines()[0]
-        raise InputError(f"device '{name}' cannot be used: {detail}; leave --device out") from error
-    return name
 
 
 @contextmanager
@@ -147,10 +138,7 @@ def _print(found: Evaluation) -> None:
         right=numbers,
     )  # fmt: skip
     if found.num_taught:
-        note(
-            f"the student was trained on {found.num_taught:,} of these {found.num_images:,} "
-            "images: on others it will be worse; see --skip-images and --max-images"
-        )
+        note(trained_on(found))
     left_out = {
         "images without human masks": found.left_out.without_masks,
         "quarantined images": found.left_out.quarantined,

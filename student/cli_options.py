@@ -1,10 +1,13 @@
-"""Options that several of the student's commands have."""
+"""What several of the student's commands have: options, and what is said of them."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from student.evaluation.result import Evaluation
 
 ConfigOption = Annotated[
     str, typer.Option("--config", "-c", metavar="FILE", help="A TOML file; see docs/student.md.")
@@ -32,3 +35,27 @@ DataStoreOption = Annotated[
 ]
 SkipImagesOption = Annotated[int, typer.Option(min=0, help="Leave out the first images of --on.")]
 MaxImagesOption = Annotated[int, typer.Option(min=0, help="Images of --on at most; 0: all.")]
+
+
+def usable_device(name: str) -> str:
+    """As torch names it. Raises InputError where this machine has none of that name."""
+    import torch
+
+    from manifests.errors import InputError
+
+    if not name:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        detail = str(error).splitlines()[0]
+        raise InputError(f"device '{name}' cannot be used: {detail}; leave --device out") from error
+    return name
+
+
+def trained_on(found: Evaluation) -> str:
+    """That a student was judged on images that it was trained on."""
+    return (
+        f"the student was trained on {found.num_taught or 0:,} of these {found.num_images:,} "
+        "images: on others it will be worse; see --on, --skip-images and --max-images"
+    )

@@ -174,7 +174,7 @@ class SourceConfig:
     skip_images: int = 0
 
     def __post_init__(self) -> None:
-        _within("data.mix.weight", self.weight, least=0)
+        _weight("data.mix.weight", self.weight)
         _within("data.mix.max_images", self.max_images, least=0)
         _within("data.mix.skip_images", self.skip_images, least=0)
 
@@ -224,7 +224,9 @@ class DataConfig:
         _within("data.scale_min", self.scale_min, least=0.05, most=self.scale_max)
         _within("data.scale_max", self.scale_max, least=0.05, most=4)
         _within("data.flip", self.flip, least=0, most=1)
-        for name in ("human_weight", "pseudo_weight", "cache_bytes", "workers"):
+        _weight("data.human_weight", self.human_weight)
+        _weight("data.pseudo_weight", self.pseudo_weight)
+        for name in ("cache_bytes", "workers"):
             _within(f"data.{name}", getattr(self, name), least=0)
         for name in ("max_targets", "max_texts"):
             _within(f"data.{name}", getattr(self, name), least=1)
@@ -337,6 +339,12 @@ class StudentConfig:
     data: DataConfig = field(default_factory=DataConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     log: LogConfig = field(default_factory=LogConfig)
+
+
+def _weight(name: str, value: float) -> None:
+    """Far from 1 an epoch has hardly any image, or each of them very often."""
+    if value:
+        _within(name, value, least=1e-3, most=1e3)
 
 
 def _within(name: str, value: float, *, least: float, most: float = math.inf) -> None:

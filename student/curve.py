@@ -71,6 +71,7 @@ class CurveRun:
         judge: the commit with human masks to judge on.
         evaluation: which of its images.
         training: where and how.
+        device: where students are judged, as torch names it.
     """
 
     store: Store
@@ -79,6 +80,7 @@ class CurveRun:
     judge: Dataset
     evaluation: EvaluateOptions
     training: TrainOptions
+    device: str = "cpu"
 
     def __post_init__(self) -> None:
         if not self.sizes or min(self.sizes) < 1 or len(set(self.sizes)) != len(self.sizes):
@@ -95,9 +97,15 @@ def draw_curve(
     """Trains and judges one student for each size, from the smallest on.
 
     Raises:
-        InputError: the commit has fewer images than the largest size, or as `train` and `evaluate`.
+        InputError: the commit has fewer images than the largest size, the configuration has a mix,
+            or as `train` and `evaluate`.
         Everything else that `train` and `evaluate` raise.
     """
+    if config.data.mix:
+        raise InputError(
+            f"curve: expected no data.mix, which --sizes makes, got {len(config.data.mix)} "
+            "datasets; leave it out"
+        )
     dataset = Dataset.open(run.store, run.ref)
     sizes = sorted(run.sizes)
     _check_size(dataset, sizes[-1])
@@ -122,17 +130,21 @@ def _point(
     part = SourceConfig(ref=commit_id, max_images=size)
     named = replace(config, name=f"{config.name}-{size}", data=replace(config.data, mix=(part,)))
     trained = train(run.store, commit_id, named, options=run.training, session=session)
-    student = load_student(run.store, trained.commit_id)
-    judged = evaluate(student, run.judge, run.evaluation)
+    student = load_student(run.store, trained.commit_id, device=run.device)
+    judged = evaluate(student, run.judge, run.evaluation, device=run.device)
     return CurvePoint(images=size, trained=trained, evaluation=judged)
 
 
 def _check_size(dataset: Dataset, largest: int) -> None:
-    have = sum(cell.num_rows for cell in dataset.manifest.of_layer(IMAGE_INDEX))
+    """Quarantined images are none to train on."""
+    have = sum(
+        dataset.table(shard, IMAGE_INDEX, columns=["quarantine"])["quarantine"].null_count
+        for shard in dataset.manifest.shards()
+    )
     if largest > have:
         raise InputError(
-            f"--sizes: commit {dataset.commit_id[:12]} has {have:,} images, got {largest:,}; "
-            "leave the larger sizes out"
+            f"--sizes: commit {dataset.commit_id[:12]} has {have:,} images to train on, got "
+            f"{largest:,}; leave the larger sizes out"
         )
 
 
@@ -154,6 +166,7 @@ def curve_page(curve: Curve) -> bytes:
             "chart": curve_chart(curve.points),
             "measures": [title for title, _ in _MEASURES],
             "rows": rows,
+            "num_taught": max(point.evaluation.num_taught or 0 for point in curve.points),
         },
         folder=Path(__file__).parent / "templates",
     )

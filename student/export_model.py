@@ -33,6 +33,7 @@ from student.export_check import (
     photo_input,
 )
 from student.export_formats import FORMATS, INPUTS, OUTPUTS, ExportedNetwork, as_network
+from student.new_folder import make_folder
 
 _FORMAT_VERSION = 1
 
@@ -126,7 +127,7 @@ def export_student(
     if not len(vectors):
         raise InputError("export: expected texts, got a student without categories; name some")
     network = _on_cpu(student)
-    _make_folder(path.parent)
+    make_folder(path.parent, setting="export")
     with tempfile.TemporaryDirectory(prefix=".export-", dir=path.parent) as folder:
         made = Path(folder) / path.name
         is_free = _write(network, made, vectors, side, options)
@@ -201,18 +202,6 @@ def _description(student: Student, result: ExportResult, options: ExportOptions)
 
 def _beside(path: Path, ending: str) -> Path:
     return path.with_name(path.name + ending)
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise InputError(
-            f"export: expected a folder that can be written, got {folder}: "
-            f"{error.strerror or error}; name another"
-        ) from error
 
 
 def _require_free(files: Sequence[Path], options: ExportOptions) -> None:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 from manifests.errors import InputError
 
 
 def make_folder(folder: Path, *, setting: str) -> None:
-    """With those above it; it may be there already.
+    """With those above it; it may be there already, but must take files.
 
     Raises:
-        InputError: it cannot be made; names the setting.
+        InputError: it cannot be made or written; names the setting.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
     except OSError as error:
         raise InputError(
-            f"{setting}: {folder} cannot be made ({error.strerror or error}); give a folder on a "
-            "local disk"
+            f"{setting}: expected a folder that can be written, got {folder} "
+            f"({error.strerror or error}); name another"
         ) from error

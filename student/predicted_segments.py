@@ -50,13 +50,18 @@ class Said:
 
 
 def _instances(said: Said) -> Iterator[PredictedSegment]:
-    """Boxes are the box head's, not the masks'."""
+    """Boxes are the box head's, not the masks', but where those lie outside of the photo."""
     from student.evaluation.segments import instances
 
     found = instances(said.image, said.options)
     for row in range(len(found)):
         x1, y1, x2, y2 = found.boxes_xyxy[row].tolist()
         query = int(found.queries[row])
+        if x2 <= x1 or y2 <= y1:
+            if said.is_empty(found.counts[row]):
+                continue
+            size_hw = said.image.frame.size_hw
+            x1, y1, x2, y2 = rle.box_xyxy(found.counts[row], size_hw=size_hw).tolist()
         yield PredictedSegment(
             text=said.texts[int(found.categories[row])],
             score=float(found.scores[row]), box_xyxy=(x1, y1, x2, y2), counts=found.counts[row],

@@ -104,8 +104,10 @@ class StudentPredictor:
         """See `teachers.predictor.Predictor.predict`."""
         from student.evaluation.forward import image_outputs
         from student.evaluation.image_output import SegmentOptions
+        from teachers.gpu_memory import out_of_memory_translated
 
-        outputs = image_outputs(self._student, photos, self._vectors, device=self._device)
+        with out_of_memory_translated():
+            outputs = image_outputs(self._student, photos, self._vectors, device=self._device)
         options = SegmentOptions(
             max_instances=self._options.top, object_threshold=self._options.min_score
         )

@@ -18,7 +18,8 @@ import torch
 
 from manifests import layout
 from manifests.cache_root import cache_root
-from manifests.errors import InputError, JobInterruptedError
+from manifests.errors import InputError, JobError, JobInterruptedError
+from manifests.file_lock import locked
 from manifests.refs import Refs
 from manifests.store import Store
 from student.checkpoint import DataVersion, Lineage, branch_of
@@ -46,7 +47,7 @@ class TrainOptions:
         inline: one worker, in this process, without Ray.
         restart: begin anew although there are checkpoints under this name.
         ray_address: of a cluster; empty: a local Ray.
-        run_folder: for logs; empty: in the user's cache folder for maskmill.
+        run_folder: for logs; empty: one for this run, in the user's cache folder for maskmill.
         is_quiet: no progress bar.
     """
 
@@ -115,7 +116,8 @@ def train(
         return _result(job, start, None)
     make_folder(job.run_folder, setting="--run-folder")
     run, folder = start.lineage.run, job.run_folder
-    with closing(RunLogs(config, folder=folder, run=run, is_quiet=options.is_quiet)) as logs:
+    logs = RunLogs(config, folder=folder, run=run, is_quiet=options.is_quiet)
+    with _alone_in(folder), closing(logs):
         outcome = _outcome(job, options, session or _same_ray, observer or logs)
     return _result(job, start, outcome)
 
@@ -140,7 +142,7 @@ def prepare(
         build_segmenter(here.model, here.denoising, text_dim=texts.dim)
     job = TrainJob(
         store=store, data=data, config=here, lineage=start.lineage, begun_at=start.entry,
-        run_folder=_run_folder(config.name, options),
+        run_folder=_run_folder(start.lineage, config.name, options),
     )  # fmt: skip
     return job, start
 
@@ -209,10 +211,23 @@ def _absolute(weights: str) -> str:
     return str(Path(weights).absolute()) if weights and Path(weights).exists() else weights
 
 
-def _run_folder(name: str, options: TrainOptions) -> Path:
+def _run_folder(lineage: Lineage, name: str, options: TrainOptions) -> Path:
+    """Another store may have a student of the same name, so the name alone is not enough."""
     if options.run_folder:
         return Path(options.run_folder).absolute()
-    return cache_root() / "runs" / name
+    return cache_root() / "runs" / f"{name}-{lineage.run[:8]}"
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """A second process would cut the logs of the first."""
+    with locked(folder / "lock", wait=False) as is_held:
+        if not is_held:
+            raise JobError(
+                f"another training is at work in {folder}; let it finish, or name another "
+                "--run-folder"
+            )
+        yield
 
 
 def _device() -> torch.device:

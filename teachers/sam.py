@@ -7,7 +7,7 @@ upstream's predictor, nothing is kept from one image to the next.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from manifests.boxes import paired_iou
 from manifests.errors import InputError
 from teachers.arguments import check_arguments
 from teachers.cut import cut_to_boxes
+from teachers.gpu_memory import out_of_memory_translated
 from teachers.protocol import BoxesXyxy, ImageRgb, MaskChunk, TeacherIdentity
 from teachers.sam_build import SamParts, load_parts
 from teachers.sam_consistency import best_iou, mean_iou_of_others
@@ -89,7 +90,7 @@ class SamTeacher:
         pairs = zip(images, frames, strict=True)
         pixels = np.stack([pixels_in_square(image, frame) for image, frame in pairs])
         batch = torch.from_numpy(pixels).permute(0, 3, 1, 2)  # [B, 3, 1024, 1024], channels last
-        with _out_of_memory_translated(), torch.inference_mode(), self._autocast():
+        with out_of_memory_translated(), torch.inference_mode(), self._autocast():
             embeddings: Tensor = self._parts.encoder(batch.to(self._device))
         return embeddings.float()
 
@@ -128,7 +129,7 @@ class SamTeacher:
         upsampler: Upsampler,
     ) -> MaskChunk:
         chosen = boxes[indices]
-        with _out_of_memory_translated(), torch.inference_mode():
+        with out_of_memory_translated(), torch.inference_mode():
             logits, iou = self._decode(image_tokens, chosen, frame)
             outputs = logits > 0
             agreeing = {"output_iou": mean_iou_of_others(outputs)}
@@ -216,15 +217,6 @@ def _best_first(
     """
     score = signals["predicted_iou"] + signals["stability"] + box_iou
     return np.argsort(np.where(is_empty, np.inf, -score), axis=1, kind="stable")
-
-
-@contextmanager
-def _out_of_memory_translated() -> Iterator[None]:
-    try:
-        yield
-    except torch.cuda.OutOfMemoryError as error:
-        torch.cuda.empty_cache()
-        raise MemoryError(f"the GPU is full: {error}") from error
 
 
 def _device(wanted: str) -> torch.device:

@@ -9,6 +9,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from student.data.cell_cache import DamagedFileError
+
 
 def write_arrow(table: pa.Table, path: Path) -> None:
     """One record batch, uncompressed, so that every column is mapped as one array."""
@@ -18,9 +20,19 @@ def write_arrow(table: pa.Table, path: Path) -> None:
 
 
 def read_arrow(path: Path) -> pa.RecordBatch:
-    """What `write_arrow` wrote, mapped. It can be read on after the file was deleted."""
-    with pa.memory_map(str(path)) as source:
-        return pa.ipc.open_file(source).get_batch(0)
+    """What `write_arrow` wrote, mapped. It can be read on after the file was deleted.
+
+    Raises:
+        FileNotFoundError: there is none.
+        DamagedFileError: it is no such file.
+    """
+    try:
+        with pa.memory_map(str(path)) as source:
+            return pa.ipc.open_file(source).get_batch(0)
+    except FileNotFoundError:
+        raise
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise DamagedFileError(str(error)) from error
 
 
 def _no_rows(schema: pa.Schema) -> pa.RecordBatch:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 import os
 import uuid
 from collections.abc import Callable, Iterator
@@ -27,9 +28,14 @@ from student.data.cache_room import TEMPORARY, CacheRoom
 from student.data.filler import Filler
 from student.data.patience import Patience
 
+_log = logging.getLogger(__name__)
 _Read = TypeVar("_Read")
 _ATTEMPTS = 5
 _PIECE_BYTES = 16 * 2**20
+
+
+class DamagedFileError(Exception):
+    """A file of the cache is not what was made, as after a power cut."""
 
 
 def default_folder() -> Path:
@@ -124,15 +130,22 @@ class CellCache:
         Args:
             key: 64 hex digits that decide the content.
             make: writes the file to a path.
-            read: opens it; what it has open outlives the file.
+            read: opens it; what it has open outlives the file. Raises DamagedFileError if it is
+                not what was made.
 
         Raises:
             StoreError: the file is thrown out as soon as it is made.
         """
         path = self.folder / "made" / key[:2] / key
         for _ in range(_ATTEMPTS):
-            with contextlib.suppress(FileNotFoundError):  # also if somebody deletes it just now
+            try:
                 found = read(path)
+            except FileNotFoundError:  # also if somebody deletes it just now
+                pass
+            except DamagedFileError as error:
+                _log.warning("%s is damaged (%s) and is made again", path, error)
+                path.unlink(missing_ok=True)
+            else:
                 self._room.touch(path)
                 return found
             with locked(self._lock_path(key)):

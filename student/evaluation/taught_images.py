@@ -34,8 +34,8 @@ def taught_images(student: Student, store: Store) -> frozenset[str] | None:
     """
     mix = student.config.data.mix
     part = mix[0] if len(mix) == 1 else _WHOLE
-    # The first is the command's REF, which a mix of one dataset may have replaced.
-    versions = student.data[-1:] if len(mix) == 1 else student.data
+    # The first is the command's REF. One more than the mix has: it is in none of its datasets.
+    versions = student.data[1:] if mix and len(student.data) > len(mix) else student.data
     found: list[str] = []
     for version in versions:
         try:

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from student.config import StudentConfig
+from student.new_folder import make_folder
 
 _LOG = logging.getLogger(__name__)
 FILE_NAME = "log.jsonl"
@@ -47,13 +48,14 @@ def open_run_log(config: StudentConfig, *, folder: Path, run: str, first_step: i
         first_step: steps that were taken before; 0: a new run.
 
     Raises:
-        InputError: MLflow is asked for but not installed, or refuses.
+        InputError: a folder cannot be written; MLflow is asked for but not installed, or refuses.
     """
     logs: list[RunLog] = [JsonLines(folder, first_step=first_step)]
     if config.log.tensorboard:
         from student.training.tensorboard_log import TensorBoardLog
 
         place = Path(config.log.tensorboard).expanduser() / config.name
+        make_folder(place, setting="log.tensorboard")
         logs.append(TensorBoardLog(place, first_step=first_step))
     if config.log.mlflow:
         from student.training.mlflow_log import open_mlflow_log

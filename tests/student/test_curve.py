@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -49,12 +50,25 @@ def test_each_size_is_a_student_of_its_own_on_the_first_images(tmp_path: Path) -
 
 def test_sizes_that_cannot_be_are_refused(tmp_path: Path) -> None:
     run = a_run(tmp_path, (3, 11))
-    with pytest.raises(InputError, match="has 10 images, got 11"):
+    with pytest.raises(InputError, match="has 10 images to train on, got 11"):
         draw_curve(run, small_config(tmp_path))
     with pytest.raises(InputError, match="expected different numbers"):
         a_run(tmp_path / "twice", (3, 3))
     with pytest.raises(InputError, match="expected different numbers"):
         a_run(tmp_path / "none", (0,))
+
+
+def test_a_mix_of_ones_own_is_refused(tmp_path: Path) -> None:
+    config = small_config(tmp_path, 'data.mix=[{ref="photos"}]')
+    with pytest.raises(InputError, match=r"expected no data\.mix, which --sizes makes, got 1"):
+        draw_curve(a_run(tmp_path, (3,)), config)
+
+
+def test_judging_on_what_was_trained_on_is_said(tmp_path: Path) -> None:
+    run = replace(a_run(tmp_path, (3,)), evaluation=EvaluateOptions(skip_images=1, max_images=4))
+    curve = draw_curve(run, small_config(tmp_path, "train.steps=2"))
+    assert curve.points[0].evaluation.num_taught == 2
+    assert "Up to 2 of the judged images" in curve_page(curve).decode()
 
 
 def test_a_page_that_cannot_be_written_is_refused_before_anything_is_trained(

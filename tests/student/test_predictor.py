@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from engine.pool import PoolConfig
@@ -117,6 +118,19 @@ def test_what_is_no_student_is_said(store: Store) -> None:
     assert "models/small" in Refs(store).branches()
 
 
+def test_a_full_gpu_is_pythons_own_error(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which the engine's worker answers by halving its batch."""
+    source = predictor_source(store, "small", PredictOptions())
+    predictor = source.build()
+
+    def full(*_: object, **__: object) -> None:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(predictor._student.segmenter, "forward", full)  # type: ignore[attr-defined]
+    with pytest.raises(MemoryError, match="the GPU is full: CUDA out of memory"):
+        predictor.predict([np.zeros((40, 50, 3), np.uint8)])
+
+
 def test_the_command(store: Store, photos: Path, tmp_path: Path, maskmill: Maskmill) -> None:
     out = tmp_path / "out"
     words = ("predict", photos, "--store", store.url, "--model", "small", "--out", out, "--inline")
@@ -125,8 +139,13 @@ def test_the_command(store: Store, photos: Path, tmp_path: Path, maskmill: Maskm
     assert answer.json["num_photos"] == 3
     assert answer.json["num_overlays"] == 3
     assert (out / "predictions.json").exists()
-    shown = maskmill(*words, "--text", "red bag", "--min-score", "0")
+    (out / "overlays" / "000007-older.jpg").touch()
+    (out / "overlays" / "mine.jpg").touch()
+    shown = maskmill(*words, "--text", "red bag", "--min-score", "0", "--overlays", "1")
     assert "red bag" in shown.out
+    assert sorted(path.name for path in (out / "overlays").iterdir()) == [
+        "000001-0.jpg", "mine.jpg",
+    ]  # fmt: skip
     strict = maskmill(*words, "--min-score", "1")
     assert "no segment scored 1 or more, the best one 0." in strict.err
     bad = tmp_path / "bad"

@@ -53,10 +53,14 @@ def run(tmp_path: Path, photos: tuple[Store, Dataset]) -> Callable[..., TrainRes
     """Trains in this process; words are settings."""
 
     def do(
-        *words: str, watcher: Watcher | None = None, ref: str = "photos", restart: bool = False
+        *words: str,
+        watcher: Watcher | None = None,
+        ref: str = "photos",
+        restart: bool = False,
+        folder: str = "run",
     ) -> TrainResult:
         options = TrainOptions(
-            inline=True, restart=restart, run_folder=str(tmp_path / "run"), is_quiet=True
+            inline=True, restart=restart, run_folder=str(tmp_path / folder), is_quiet=True
         )
         config = small_config(tmp_path, *words)
         return train(photos[0], ref, config, options=options, observer=watcher)
@@ -277,10 +281,43 @@ def test_a_second_run_of_the_same_name_is_stopped(run: Run, photos: tuple[Store,
     class Rival(Watcher):
         def took(self, outcome, *, seconds: float) -> None:  # type: ignore[no-untyped-def]
             if outcome.step == 0:
-                run("train.steps=1", "train.learning_rate=0.5")
+                run("train.steps=1", "train.learning_rate=0.5", folder="rival")
 
     with pytest.raises(CommitConflictError, match="branch 'models/small' moved"):
         run(watcher=Rival())
+
+
+def test_a_second_run_in_the_same_folder_is_refused_and_cuts_no_log(
+    run: Run, tmp_path: Path
+) -> None:
+    refused: list[str] = []
+
+    class Rival(Watcher):
+        def took(self, outcome, *, seconds: float) -> None:  # type: ignore[no-untyped-def]
+            if outcome.step == 2:
+                with pytest.raises(JobError) as error:
+                    run("name=rival")
+                refused.append(str(error.value))
+
+    run(watcher=Rival())
+    assert "another training is at work in" in refused[0]
+    run("name=rival", "train.steps=1")  # the folder is free again
+
+
+def test_each_run_has_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two stores may have a student of the same name, which is `student` unless somebody says."""
+    monkeypatch.setenv("MASKMILL_CACHE", str(tmp_path / "cache-of-all"))
+    options = TrainOptions(inline=True, is_quiet=True)
+    folders = []
+    for place in ("one", "two"):
+        store, _ = small_store(tmp_path / place)
+        for steps in (1, 1):
+            config = small_config(tmp_path, f"train.steps={steps}", "train.log_steps=1")
+            folders.append(Path(train(store, "photos", config, options=options).run_folder))
+    assert folders[0] == folders[1] != folders[2] == folders[3]
+    for folder in folders:
+        assert folder.parent == tmp_path / "cache-of-all" / "runs"
+        assert len(read_json_lines(folder / FILE_NAME)) == 1
 
 
 def test_the_log_has_each_step_once_although_the_run_was_stopped(run: Run, tmp_path: Path) -> None:
@@ -317,11 +354,15 @@ def test_folders_that_cannot_be_made(photos: tuple[Store, Dataset], tmp_path: Pa
     file = tmp_path / "file"
     file.touch()
     config = small_config(tmp_path, f"data.cache_folder={file / 'cache'}")
-    with pytest.raises(InputError, match=r"data.cache_folder: .* cannot be made"):
+    with pytest.raises(InputError, match=r"data.cache_folder: expected a folder that can be w"):
         prepare(photos[0], "photos", config)
     options = TrainOptions(inline=True, run_folder=str(file / "run"))
-    with pytest.raises(InputError, match=r"--run-folder: .* cannot be made"):
+    with pytest.raises(InputError, match=r"--run-folder: expected a folder that can be written"):
         train(photos[0], "photos", small_config(tmp_path), options=options)
+    options = TrainOptions(inline=True, run_folder=str(tmp_path / "run"))
+    config = small_config(tmp_path, f"log.tensorboard={json.dumps(str(file))}")
+    with pytest.raises(InputError, match=r"log.tensorboard: expected a folder that can be written"):
+        train(photos[0], "photos", config, options=options)
 
 
 @pytest.mark.parametrize(
@@ -386,6 +427,10 @@ def test_command_line(maskmill: Maskmill, photos: tuple[Store, Dataset], tmp_pat
     other = maskmill(*call, "--name", "shoes", "--set", "train.seed=1", "--json")
     assert other.code == 3
     assert "train.seed was 0, is 1" in other.json["error"]["message"]
+    dated = maskmill(*call, "--name", "2025-01-01", "--json")
+    assert (dated.code, dated.json["branch"]) == (0, "models/2025-01-01")
+    both = maskmill(*call, "--name", "both", "--workers", "2")
+    assert (both.code, "--inline has one worker, got train.workers 2" in both.err) == (3, True)
     anew = maskmill(*call, "--name", "shoes", "--set", "train.seed=1", "--restart")
     assert "took 2 steps" in anew.out
     assert maskmill("train", "nothing", *where, *words, "--inline").code == 5

@@ -394,3 +394,22 @@ def test_two_commits_of_one_store_are_two_tables(builder: DatasetBuilder, opened
     _one_image(builder)
     large = builder.commit(categories())
     assert [opened(small).num_images, opened(large).num_images] == [5, 6]
+
+
+@pytest.mark.parametrize("num_bytes", [0, 100])
+def test_a_damaged_file_of_the_cache_is_made_again(
+    builder: DatasetBuilder, opened: Open, num_bytes: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As a power cut leaves it: cut off, or empty."""
+    dataset = many_images(builder, 3)
+    whole = opened(dataset)
+    expected = whole.mask_counts(0, whole.image(0).mask_rows).to_pylist()
+    files = [path for path in whole._cache.folder.glob("made/*/*") if path.is_file()]
+    assert len(files) >= 3
+    for path in files:
+        data = path.read_bytes()[:num_bytes]
+        path.unlink()  # who has mapped it keeps it
+        path.write_bytes(data)
+    again = opened(dataset)
+    assert again.mask_counts(0, again.image(0).mask_rows).to_pylist() == expected
+    assert caplog.text.count("and is made again") == len(files)

@@ -56,6 +56,17 @@ def test_a_part_is_counted_as_training_counts_it(dataset: Dataset) -> None:
     assert taught_images(student, dataset.store) == set(_usable(dataset)[1:4])
 
 
+def test_a_ref_that_the_mix_replaces_does_not_count(dataset: Dataset) -> None:
+    """And one that is in the mix does, whatever it is called there."""
+    gone, here = (dataset.store.url, "0" * 64), (dataset.store.url, dataset.commit_id)
+    other = (str(dataset.store.url) + "/", dataset.commit_id)  # the same place, named otherwise
+    mix = (SourceConfig(ref="a"), SourceConfig(ref="b"))
+    assert taught_images(_student(gone, here, other, mix=mix), dataset.store) == set(
+        _usable(dataset)
+    )
+    assert taught_images(_student(gone, here, mix=mix), dataset.store) is None
+
+
 def test_data_in_another_store_are_opened(dataset: Dataset, tmp_path: Path) -> None:
     elsewhere = Store(str(tmp_path / "elsewhere"))
     student = _student((dataset.store.url, dataset.commit_id))
