@@ -57,6 +57,12 @@ def predict(
     ] = "",
     min_score: Annotated[float, typer.Option(min=0, max=1, help="Leave out what is below.")] = 0.3,
     top: Annotated[int, typer.Option(min=1, help="Segments of a photo, at most.")] = 100,
+    max_overlap: Annotated[
+        float,
+        typer.Option(
+            min=0, max=1, help="IoU from which on two instances of a text are one; 1: never."
+        ),
+    ] = 0.7,
     overlays: Annotated[int, typer.Option(min=0, help="Photos to draw, at most.")] = 200,
     image_batch: Annotated[int, typer.Option(min=1, help="Photos at a time.")] = 4,
     ray_address: RayOption = "",
@@ -75,7 +81,7 @@ def predict(
 
     opened = open_store(store)
     options = PredictOptions(
-        task=task, texts=tuple(text or ()), top=top, min_score=min_score,
+        task=task, texts=tuple(text or ()), top=top, min_score=min_score, max_overlap=max_overlap,
         on_gpu=gpus_per_worker > 0,
     )  # fmt: skip
     source = predictor_source(opened, model, options)

@@ -50,6 +50,19 @@ def paired_iou(a: bytes, b: bytes, *, size_hw: tuple[int, int]) -> float:
     return float(np.nan_to_num(coco_mask.iou(*rle, [0])[0, 0]))
 
 
+def iou_matrix(
+    a: Sequence[bytes], b: Sequence[bytes], *, size_hw: tuple[int, int]
+) -> NDArray[np.float64]:
+    """[n, m] intersection over union of every mask of `a` with every one of `b`; 0 where both are
+    empty."""
+    if not (a and b):
+        return np.zeros((len(a), len(b)))
+    size = list(size_hw)
+    of_a, of_b = ([{"size": size, "counts": counts} for counts in masks] for masks in (a, b))
+    found: NDArray[np.float64] = np.nan_to_num(coco_mask.iou(of_a, of_b, [0] * len(b)))
+    return found
+
+
 def runs_from_counts(counts: bytes) -> NDArray[np.int64]:
     """The run lengths behind compressed counts (maskApi.c `rleToString`).
 

@@ -125,9 +125,38 @@ TASKS: Mapping[str, Callable[[Said], Iterator[PredictedSegment]]] = {
 """What `maskmill predict --task` may be."""
 
 
-def segments_of(said: Said, task: str, *, top: int) -> list[PredictedSegment]:
-    """A photo's segments for a key of TASKS, best score first."""
-    return sorted(TASKS[task](said), key=lambda segment: -segment.score)[:top]
+def segments_of(
+    said: Said, task: str, *, top: int, max_overlap: float = 1.0
+) -> list[PredictedSegment]:
+    """A photo's segments for a key of TASKS, best score first.
+
+    Args:
+        said: what to make them of.
+        task: which.
+        top: how many at most.
+        max_overlap: of two segments of a text whose IoU is larger, the better one is there alone.
+    """
+    found = sorted(TASKS[task](said), key=lambda segment: -segment.score)
+    size_hw = said.image.frame.size_hw
+    return _without_copies(found, max_overlap=max_overlap, size_hw=size_hw)[:top]
+
+
+def _without_copies(
+    segments: Sequence[PredictedSegment], *, max_overlap: float, size_hw: tuple[int, int]
+) -> list[PredictedSegment]:
+    """Greedy non-maximum suppression of masks within each text; `segments` are best first."""
+    rows_of: dict[str, list[int]] = {}
+    for row, segment in enumerate(segments):
+        rows_of.setdefault(segment.text, []).append(row)
+    kept: list[int] = []
+    for rows in rows_of.values():
+        masks = [segments[row].counts for row in rows]
+        overlaps = rle.iou_matrix(masks, masks, size_hw=size_hw) > max_overlap
+        is_kept = np.ones(len(rows), dtype=bool)
+        for place in range(1, len(rows)):
+            is_kept[place] = not (overlaps[place, :place] & is_kept[:place]).any()
+        kept += [row for row, is_one in zip(rows, is_kept, strict=True) if is_one]
+    return [segments[row] for row in sorted(kept)]
 
 
 def _encoded(mask: NDArray[np.bool_]) -> bytes:

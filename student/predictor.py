@@ -30,6 +30,8 @@ class PredictOptions:
             taught.
         top: segments of a photo, at most.
         min_score: class score below which `panoptic` makes no segment.
+        max_overlap: IoU above which the worse one of two `instance` segments of a text is left out;
+            a student that was trained for a short time finds everything several times. 1: none is.
         on_gpu: work on the first GPU that the process sees.
     """
 
@@ -37,11 +39,16 @@ class PredictOptions:
     texts: tuple[str, ...] = ()
     top: int = 100
     min_score: float = 0.3
+    max_overlap: float = 0.7
     on_gpu: bool = False
 
     def __post_init__(self) -> None:
         if self.top < 1:
             raise InputError(f"top: expected at least 1, got {self.top}")
+        if not 0 < self.max_overlap <= 1:
+            raise InputError(
+                f"max_overlap: expected more than 0 and at most 1, got {self.max_overlap}"
+            )
         if not all(text.strip(" _\t\n") for text in self.texts):
             raise InputError(
                 f"text: expected a phrase to look for, got a blank one among {len(self.texts)}; "
@@ -71,6 +78,7 @@ def predictor_source(store: Store, ref: str, options: PredictOptions) -> Predict
             "task": options.task,
             "top": options.top,
             **({"min_score": options.min_score} if options.task == "panoptic" else {}),
+            **({"max_overlap": options.max_overlap} if options.task == "instance" else {}),
         },
         texts=_texts(options, checkpoint.lineage.categories),
         build=partial(_build, store, checkpoint.commit_id, options),
@@ -96,6 +104,7 @@ class StudentPredictor:
     def __init__(self, student: Student, options: PredictOptions, *, device: str) -> None:
         self._student, self._options, self._device = student, options, device
         self._texts = options.texts or student.categories
+        self._max_overlap = options.max_overlap if options.task == "instance" else 1.0
         table = student.texts
         found = table.phrase_vectors if options.texts else table.vectors
         self._vectors = found(self._texts).to(device)  # [K, E]
@@ -114,7 +123,7 @@ class StudentPredictor:
         return [
             segments_of(
                 Said(image=image, texts=self._texts, num_learnable=number, options=options),
-                self._options.task, top=self._options.top,
+                self._options.task, top=self._options.top, max_overlap=self._max_overlap,
             )
             for image, number in outputs
         ]  # fmt: skip

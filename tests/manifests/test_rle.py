@@ -86,6 +86,15 @@ class TestRoundTrip:
         expected = [xs.min(), ys.min(), xs.max() + 1, ys.max() + 1] if len(xs) else [0, 0, 0, 0]
         assert box.tolist() == expected
 
+    def test_a_matrix_of_ious_is_made_of_pairs(self) -> None:
+        rng = np.random.default_rng(4)
+        masks = [rle.encode(rng.random((9, 7)) < share) for share in (0.0, 0.2, 0.5, 0.9)]
+        found = rle.iou_matrix(masks, masks[1:], size_hw=(9, 7))
+        for row, a in enumerate(masks):
+            for column, b in enumerate(masks[1:]):
+                assert found[row, column] == rle.paired_iou(a, b, size_hw=(9, 7))
+        assert rle.iou_matrix([], masks, size_hw=(9, 7)).shape == (0, 4)
+
     @given(_SIZES.flatmap(lambda size: st.tuples(*[hnp.arrays(np.bool_, size)] * 2)))
     def test_paired_iou_counts_pixels(self, pair: tuple[np.ndarray, np.ndarray]) -> None:
         a, b = pair

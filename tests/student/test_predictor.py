@@ -83,6 +83,25 @@ def test_segments_of_these_tasks_do_not_overlap(store: Store, task: str) -> None
         assert len({segment.text for segment in found}) == len(found)
 
 
+def test_copies_of_an_instance_are_left_out(store: Store) -> None:
+    student = load_student(store, "small")
+    photo = np.random.default_rng(3).integers(0, 255, (50, 60, 3), dtype=np.uint8)
+    found = {
+        overlap: StudentPredictor(
+            student, PredictOptions(max_overlap=overlap), device="cpu"
+        ).predict([photo])[0]
+        for overlap in (0.3, 1.0)
+    }
+    assert 0 < len(found[0.3]) < len(found[1.0])
+    assert {s.counts for s in found[0.3]} <= {s.counts for s in found[1.0]}
+    assert [s.score for s in found[0.3]] == sorted((s.score for s in found[0.3]), reverse=True)
+    for segment in found[1.0]:
+        same = [one for one in found[0.3] if one.text == segment.text]
+        alike = rle.iou_matrix([segment.counts], [s.counts for s in same], size_hw=(50, 60))
+        is_kept = any(s.counts == segment.counts and s.score == segment.score for s in same)
+        assert is_kept != bool((alike[0, [s.score > segment.score for s in same]] > 0.3).any())
+
+
 def test_a_folder_goes_through_the_engine(store: Store, photos: Path) -> None:
     source = predictor_source(store, "small", PredictOptions(top=3))
     config = PredictConfig(images=(str(photos),), pool=PoolConfig(executor="inline"))
@@ -111,6 +130,8 @@ def test_what_is_no_student_is_said(store: Store) -> None:
         predictor_source(store, "nobody", PredictOptions())
     with pytest.raises(InputError, match="top: expected at least 1"):
         PredictOptions(top=0)
+    with pytest.raises(InputError, match="max_overlap: expected more than 0"):
+        PredictOptions(max_overlap=0)
     with pytest.raises(InputError, match="did you mean 'panoptic'"):
         PredictOptions(task="panoptik")
     with pytest.raises(InputError, match="a blank one among 2; without --text"):
