@@ -99,13 +99,6 @@ def prepare(arguments: argparse.Namespace) -> None:
             maskmill("label", teacher, "--store", weak)
         maskmill("agree", "--store", weak)
         maskmill("calibrate", "--store", weak)
-        for name in ("all", "weighted", "certified"):
-            policy = name
-            if name in POLICIES:
-                policy = str(work / f"{name}.toml")
-                Path(policy).write_text(POLICIES[name])
-            maskmill("branch", name, "main", "--store", weak)
-            maskmill("filter", policy, "--store", weak, "--branch", name)
         (work / "ready").touch()
 
 
@@ -130,6 +123,8 @@ def run_arm(arm: Arm, arguments: argparse.Namespace) -> dict[str, Any]:
     tag = tag_of(arm.name, arguments)
     found = arguments.work / f"{tag}.json"
     if not found.exists():
+        if arm.store == "weak":
+            make_branch(arm.ref, arguments.work)
         words = [
             f"data.mix=[{{max_images={arm.photos}}}]", f"train.steps={arguments.steps}",
             *arguments.words, *arm.words,
@@ -147,6 +142,19 @@ def run_arm(arm: Arm, arguments: argparse.Namespace) -> dict[str, Any]:
         )  # fmt: skip
         found.write_text(json.dumps({"arm": asdict(arm), "evaluation": json.loads(judged)}))
     return dict(json.loads(found.read_text())["evaluation"])
+
+
+def make_branch(name: str, work: Path) -> None:
+    """A branch of `weak` with the verdicts of a policy; `certified` needs gold masks enough."""
+    if (done := work / f"{name}.filtered").exists():
+        return
+    policy = name
+    if name in POLICIES:
+        policy = str(work / f"{name}.toml")
+        Path(policy).write_text(POLICIES[name])
+    maskmill("branch", name, "main", "--store", work / "weak")
+    maskmill("filter", policy, "--store", work / "weak", "--branch", name)
+    done.touch()
 
 
 def tag_of(arm: str, arguments: argparse.Namespace) -> str:

@@ -149,7 +149,7 @@ def _check_size(dataset: Dataset, largest: int) -> None:
 
 
 def curve_page(curve: Curve) -> bytes:
-    """A self-contained HTML page with the chart and its table."""
+    """A self-contained HTML page with the charts and their table."""
     rows = [
         {
             "images": point.images,
@@ -163,7 +163,7 @@ def curve_page(curve: Curve) -> bytes:
         {},
         {
             "curve": curve,
-            "chart": curve_chart(curve.points),
+            "charts": curve_charts(curve.points),
             "measures": [title for title, _ in _MEASURES],
             "rows": rows,
             "num_taught": max(point.evaluation.num_taught or 0 for point in curve.points),
@@ -172,30 +172,29 @@ def curve_page(curve: Curve) -> bytes:
     )
 
 
-def curve_chart(points: Sequence[CurvePoint]) -> Svg:
-    """One line a measure; where a measure is not to be had, its line has no point."""
+def curve_charts(points: Sequence[CurvePoint]) -> list[Svg]:
+    """A chart a measure, each on its own scale; where it is not to be had, a line has no point."""
     sizes = [point.images for point in points]
-    found = {
-        title: [
+    images = Axis(label="images", low=0, high=max(sizes) * _MARGIN, ticks=(0, *map(float, sizes)))
+    charts = []
+    for number, (title, name) in enumerate(_MEASURES, start=1):
+        found = [
             (p.images, value) for p in points if (value := getattr(p.evaluation, name)) is not None
         ]
-        for title, name in _MEASURES
-    }
-    highest = max((value for line in found.values() for _, value in line), default=1.0)
-    lines = [
-        Line(
+        ticks = nice_ticks(max((value for _, value in found), default=1.0) or 1.0)
+        line = Line(
             name=title,
-            xs=[x for x, _ in line],
-            ys=[y for _, y in line],
+            xs=[x for x, _ in found],
+            ys=[y for _, y in found],
             colour=f"var(--c{number})",
-            notes=[f"{title} {y:.3f} with {x:,} images" for x, y in line],
+            notes=[f"{title} {y:.4f} with {x:,} images" for x, y in found],
         )
-        for number, (title, line) in enumerate(found.items(), start=1)
-        if line
-    ]
-    return xy_chart(
-        "quality of the student against the number of images it was trained on",
-        Axis(label="images", low=0, high=max(sizes) * _MARGIN, ticks=(0, *map(float, sizes))),
-        Axis(label="quality", high=nice_ticks(highest)[-1], ticks=nice_ticks(highest)),
-        lines=lines,
-    )
+        charts.append(
+            xy_chart(
+                f"{title} of the student against the number of images it was trained on",
+                images,
+                Axis(label=title, high=ticks[-1], ticks=ticks),
+                lines=[line],
+            )
+        )
+    return charts

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 import ray
 
@@ -26,3 +28,20 @@ def test_a_ray_that_does_not_start_is_an_error_for_people(
     monkeypatch.setattr(ray, "init", too_slow)
     with pytest.raises(JobError, match=said), ray_session(address):
         pass
+
+
+def test_sigterm_stays_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray puts its own answer in place, which ends the command without a word."""
+    before = signal.getsignal(signal.SIGTERM)
+
+    def init(**_: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    try:
+        with ray_session(""):
+            assert signal.getsignal(signal.SIGTERM) is before
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Callable, Iterator
 
 import pytest
 import typer
@@ -26,8 +27,18 @@ def wait(ignoring: bool = False) -> None:
     raise AssertionError("the signal went by")
 
 
-def test_sigterm_ends_a_command_as_ctrl_c_does(capsys: pytest.CaptureFixture[str]) -> None:
-    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+@pytest.fixture
+def sigterm() -> Iterator[Callable[[signal.Handlers], None]]:
+    """Sets how this process answers SIGTERM, until the test is over."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield lambda handler: signal.signal(signal.SIGTERM, handler)
+    signal.signal(signal.SIGTERM, before)
+
+
+def test_sigterm_ends_a_command_as_ctrl_c_does(
+    capsys: pytest.CaptureFixture[str], sigterm: Callable[[signal.Handlers], None]
+) -> None:
+    sigterm(signal.SIG_DFL)
     with pytest.raises(SystemExit) as ended:
         run_app(app, arguments=["--no-ignoring"])
     assert ended.value.code == 130
@@ -35,11 +46,8 @@ def test_sigterm_ends_a_command_as_ctrl_c_does(capsys: pytest.CaptureFixture[str
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
-def test_a_signal_that_is_ignored_stays_so() -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    try:
-        with pytest.raises(SystemExit) as ended:
-            run_app(app, arguments=["--ignoring"])
-        assert ended.value.code == 0
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+def test_a_signal_that_is_ignored_stays_so(sigterm: Callable[[signal.Handlers], None]) -> None:
+    sigterm(signal.SIG_IGN)
+    with pytest.raises(SystemExit) as ended:
+        run_app(app, arguments=["--ignoring"])
+    assert ended.value.code == 0

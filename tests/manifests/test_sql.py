@@ -411,6 +411,8 @@ def test_a_query_that_needs_too_much_memory_says_so(dataset: Dataset) -> None:
 
 def test_ctrl_c_ends_a_query(dataset: Dataset) -> None:
     endless = "select count(*) from range(100000000000) a, range(9) b where a.range % 7 = b.range"
+    # A test run in the background may have been told to ignore it.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     with SqlSession(dataset) as session:
         result = session.query(endless)
         timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
@@ -418,6 +420,7 @@ def test_ctrl_c_ends_a_query(dataset: Dataset) -> None:
         began = time.monotonic()
         with pytest.raises(KeyboardInterrupt):
             result.head(1)
+    signal.signal(signal.SIGINT, before)
     assert time.monotonic() - began < 20  # the session ends when its query does
 
 
