@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from manifests.html_page import render
 from manifests.svg_charts import Bar, Line, bar_chart, xy_chart
 from manifests.svg_frame import Axis, Svg, nice_ticks
+from student.training.run_log import read_json_lines
 
 _LOSSES = {"losses/mask_dice": "dice loss of the masks", "losses/class": "class loss"}
 _MEASURES = {"mask_ap": "mask AP", "miou": "mIoU"}
@@ -45,8 +45,7 @@ def learning_page(
 
 def _lines(log: Path) -> list[dict[str, Any]]:
     """By step; of a step that was taken again after a kill the last one counts."""
-    parsed = (json.loads(line) for line in log.read_text().splitlines())
-    return [one for _, one in sorted({one["step"]: one for one in parsed}.items())]
+    return [one for _, one in sorted({one["step"]: one for one in read_json_lines(log)}.items())]
 
 
 def _bars(about: str, values: Mapping[str, float]) -> Svg:

@@ -21,6 +21,9 @@ from learning_page import learning_page
 from rich.console import Console
 from rich.table import Table
 
+from manifests.refs import Refs
+from manifests.store import Store
+
 POLICIES = {
     "all": 'name = "all"\nteachers = ["sam_vit_t"]\n[rules]\n',
     "weighted": 'name = "weighted"\n[rules]\n[weights]\nby = "confidence"\npower = 2.0\n',
@@ -152,7 +155,8 @@ def make_branch(name: str, work: Path) -> None:
     if name in POLICIES:
         policy = str(work / f"{name}.toml")
         Path(policy).write_text(POLICIES[name])
-    maskmill("branch", name, "main", "--store", work / "weak")
+    if name not in Refs(Store(str(work / "weak"))).branches():  # made, and then interrupted
+        maskmill("branch", name, "main", "--store", work / "weak")
     maskmill("filter", policy, "--store", work / "weak", "--branch", name)
     done.touch()
 
