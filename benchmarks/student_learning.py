@@ -93,11 +93,11 @@ def prepare(arguments: argparse.Namespace) -> None:
     document["images"] = document["images"][: arguments.photos + arguments.judge]
     if not (work / "ready").exists():
         for store, human in ((truth, None), (weak, arguments.human)):
+            boxes = work / f"{store.name}.json"
+            boxes.write_text(json.dumps(with_masks_of(document, human)))
             if not store.exists():
-                boxes = work / f"{store.name}.json"
-                boxes.write_text(json.dumps(with_masks_of(document, human)))
                 maskmill("init", "--store", store)
-                maskmill("ingest", "coco", boxes, images, "--store", store)
+            maskmill("ingest", "coco", boxes, images, "--store", store)  # goes on if interrupted
         for teacher in ("grabcut", "u2netp", "sam_vit_t"):
             maskmill("label", teacher, "--store", weak)
         maskmill("agree", "--store", weak)
